@@ -12,7 +12,7 @@ from chatbot.bot.degraded import HANDLER_SLOW, SLOW_HANDLER_SECONDS, Degraded
 from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
 from chatbot.bot.monitoring import STALLED_SECONDS
-from chatbot.model import UserId
+from chatbot.model import ThreadId, UserId
 from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
 
 
@@ -140,6 +140,13 @@ def _late(bot: Bot, now: float) -> dict[str, float]:
 
 def _age(stamps_ms: list[int], wall: float) -> float | None:
     return max(0.0, wall - min(stamps_ms) / 1000) if stamps_ms else None
+
+
+def quota_left(bot: Bot, operation: Operation, thread: ThreadId | None) -> int:
+    """Return how many requests of an operation a bot may make now, in a thread that it knows or outside threads."""
+    lane = bot.scheduler.lanes.get(thread) if thread is not None else None
+    budget = bot.context.budget if lane is None else lane.state.budget
+    return budget.left(operation, anyio.current_time())
 
 
 def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -45,6 +46,9 @@ PUSH_SECONDS: Final = 0.05
 
 BOTS_SECONDS: Final = 1.0
 
+TIMELINE_MS: Final = 120_000
+"""How far back the timeline of a bot goes."""
+
 MAX_UPLOAD: Final = 28 * 1024 * 1024
 """Characters of base64 in an image that a page uploads: 20 MB, as much as the emulator takes."""
 
@@ -60,6 +64,10 @@ class BotsApi(Protocol):
 
     def lanes(self) -> list[Json]:
         """Return what each bot does in each thread."""
+        ...
+
+    def source(self, name: str) -> Json:
+        """Return file, first line and text of a handler of the bots; it may block."""
         ...
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,6 +246,26 @@ class Playground:
             "has_bots": self.bots is not None,
         }
 
+    async def bots_now(self) -> Json:
+        """Return what the bots do now, and did in the last minutes.
+
+        Raises:
+            ChatbotError: they do not answer.
+        """
+        assert self.bots is not None
+        status = await self.bots.answer({"ask": "status"})
+        state = await self.bots.answer({"ask": "state list"})
+        letters = await self.bots.answer({"ask": "dead-letters list"})
+        return {
+            "push": "bots",
+            "now": self.emulator.now(),
+            "bots": status["bots"],
+            "lanes": self.bots.lanes(),
+            "entries": state["entries"],
+            "letters": letters["letters"],
+            "runs": [] if self.stories is None else _runs(self.stories.all(), time.time() * 1000),
+        }
+
     async def tell_all(self) -> None:
         """Tell every page what it shows of people, bots, clock and faults."""
         hello = await self.hello()
@@ -367,7 +395,7 @@ class PageSession:
         while True:
             if self._watches_bots and self._playground.bots is not None:
                 try:
-                    self.push({"push": "bots", **await _bots_now(self._playground.bots)})
+                    self.push(await self._playground.bots_now())
                 except ChatbotError as error:
                     self.push({"push": "bots", "error": str(error)})
             await anyio.sleep(BOTS_SECONDS)
@@ -556,7 +584,7 @@ class PageSession:
         """Push the bots' status every second, or no more."""
         self._watches_bots = frame["on"] is True
         if self._watches_bots and self._playground.bots is not None:
-            self.push({"push": "bots", **await _bots_now(self._playground.bots)})
+            self.push(await self._playground.bots_now())
 
     async def do_restart(self, _: Json) -> None:
         """Cut off the bots' tasks, and start them from what is stored."""
@@ -574,6 +602,12 @@ class PageSession:
         """Delete a dead letter."""
         await self._ask({"ask": "dead-letters drop", "id": frame["letter"]})
 
+    async def do_source(self, frame: Json) -> Json:
+        """Return where a handler is, and its text."""
+        if self._playground.bots is None:
+            raise Refused(_NO_BOTS)
+        return await run_in_thread(self._playground.bots.source, str(frame["handler"]))
+
     async def do_record(self, frame: Json) -> Json:
         """Return the thread as a conversation test."""
         if self._playground.record is None:
@@ -587,13 +621,18 @@ class PageSession:
         return await self._playground.bots.answer(question)
 
 
-async def _bots_now(bots: BotsApi) -> Json:
-    status = await bots.answer({"ask": "status"})
-    state = await bots.answer({"ask": "state list"})
-    letters = await bots.answer({"ask": "dead-letters list"})
-    return {
-        "bots": status["bots"],
-        "lanes": bots.lanes(),
-        "entries": state["entries"],
-        "letters": letters["letters"],
-    }
+def _runs(stories: list[Json], now: float) -> list[Json]:
+    """Return the attempts of the last minutes, for the timeline; an attempt without `seconds` still runs."""
+    runs: list[Json] = []
+    for story in stories:
+        run: Json = {}
+        for step in story["steps"]:
+            if step["kind"] == "attempt":
+                run = {key: story.get(key) for key in ("id", "bot", "thread", "message", "event", "handler")}
+                run |= {"text": story.get("text", "")[:80], "seconds": step.get("seconds"), "failed": False}
+                run["ago_ms"] = round(now - story["began_ms"] - step["at"])
+                if run["ago_ms"] < TIMELINE_MS:
+                    runs.append(run)
+            elif step["kind"] == "handler" and step.get("error"):
+                run["failed"] = True
+    return runs

@@ -60,8 +60,9 @@ _POLICY: Final = "; ".join(
 )
 # fmt: off
 _FILES: Final = (
-    "index.html", "app.css", "icon.svg", "main.js", "attachments.js", "connection.js", "conversation.js",
-    "inspector.js", "list.js", "sidebar.js", "tools.js", "vendor/preact-htm.js", "vendor/LICENSES.txt",
+    "index.html", "app.css", "icon.svg", "main.js", "attachments.js", "bots.js", "connection.js",
+    "conversation.js", "inspector.js", "list.js", "sidebar.js", "tools.js",
+    "vendor/preact-htm.js", "vendor/LICENSES.txt",
 )
 # fmt: on
 

@@ -16,10 +16,11 @@ import anyio
 import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
+from chatbot.bot.status import quota_left
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
 from chatbot.errors import ConfigError, Forbidden, OutcomeUnknown, ServiceError, Throttled, Unauthorized, Unreachable
-from chatbot.model import UserId
+from chatbot.model import ThreadId, UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.bot_users import lost_identities, note_users, noted_users
 from chatbot.runtime.connection import Connection
@@ -30,7 +31,7 @@ from chatbot.runtime.observe.story import Stories, StoryStore, StoryTracer, reco
 from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
-from chatbot.service.budget import SharedQuotas
+from chatbot.service.budget import Operation, SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import ResumeBot, RetireBots, SaveBot, SaveThread, Write
@@ -273,9 +274,13 @@ def _create_bot(
     )
     logged = _tracer(identity.name, traces, texts=config.log.texts)
     tracer = logged if stories is None else StoryTracer(identity.name, logged, stories, info)
+
+    def left(operation: Operation, thread: ThreadId | None) -> int:  # called only once the bot exists
+        return quota_left(bot, operation, thread)
+
     bot = Bot(
         name=identity.name,
-        service=identity.service if stories is None else recorded(identity.service),
+        service=identity.service if stories is None else recorded(identity.service, left),
         store=store if stories is None else cast(Store, StoryStore(store, stories)),
         clock=clock,
         dispatcher=dispatcher,

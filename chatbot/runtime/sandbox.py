@@ -6,16 +6,23 @@ any other service.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import anyio
 
-from chatbot.errors import StateError
+from chatbot.bot.status import quota_left
+from chatbot.dispatch.handler import Handler
+from chatbot.errors import StateError, UnknownName
 from chatbot.runtime.admin_api import ControlApi, audit
 from chatbot.runtime.assemble import Runtime
-from chatbot.runtime.observe.story import Stories
+from chatbot.runtime.observe.story import MAX_TEXT, Stories
+from chatbot.service.budget import Operation
+
+_SHOWN_QUOTAS: Final = (Operation.LIST_MESSAGES, Operation.WRITE_MESSAGE, Operation.SEND_RECEIPT, Operation.SEND_TYPING)
+"""The quotas of a thread that bots use up in practice."""
 
 _STARTING: Final = "the bots are starting; try again in a moment"
 
@@ -91,10 +98,26 @@ class Sandbox:
                 "presence": lane.membership.presence.name.lower(),
                 "is_working": thread in bot.scheduler.working,
                 "outbox": len(lane.commits.outbox),
+                "unhandled_ms": lane.poller.unhandled_ms,
+                "retry_seconds": round(lane.retries.attempts.pause_left, 1),
+                "quota_left": {one.label: quota_left(bot, one, thread) for one in _SHOWN_QUOTAS},
             }
             for bot in bots
             for thread, lane in bot.scheduler.lanes.items()
         ]
+
+    def source(self, name: str) -> dict[str, Any]:
+        """Return file, first line and text of a handler of these bots; it reads a file.
+
+        Raises:
+            UnknownName: there is no such handler.
+        """
+        for bot in self._runtime.bots if self._runtime is not None else ():
+            for handler in bot.handlers.dispatcher.handlers:
+                if handler.name == name:
+                    return _source(handler)
+        message = f"no bot has the handler {name[:200]!r} any more"
+        raise UnknownName(message)
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer an admin request; see `ControlApi.answer`.
@@ -112,3 +135,13 @@ class Sandbox:
 
             structlog.get_logger().info("command.answered", **facts, outcome="done", by="playground")
         return answer
+
+
+def _source(handler: Handler) -> dict[str, Any]:
+    function = inspect.unwrap(handler.registration.function)
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except (OSError, TypeError):  # it was made without a file, or the file has gone
+        return {"place": handler.place, "file": "", "line": 0, "text": ""}
+    file = inspect.getsourcefile(function) or ""
+    return {"place": handler.place, "file": file, "line": max(1, first), "text": "".join(lines)[:MAX_TEXT]}

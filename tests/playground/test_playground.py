@@ -281,12 +281,26 @@ def test_a_person_talks_to_bots_and_sees_the_story_of_a_message(daemon: Daemon, 
         assert "Found by a poll" in text
         assert "send_message" in text
         assert "other handlers did not match" in text
+        assert re.search(r"send_message\s+[\d.]+ ms\s+ok, quota left: \d", text)
         dice.locator(".others summary").click()
         others = dice.locator(".others").inner_text()
         assert "the message does not begin with /hello" in others
         assert "not tried: playbots.dice.roll came first" in others
         clerk = inspector.locator(".story", has_text="Clerk").inner_text()
         assert "no handler" in clerk
+        dice.locator(".others").get_by_role("button", name="dice.hello").click()
+        source = page.get_by_role("dialog", name="dice.hello")
+        assert re.search(r"playbots/dice\.py:\d+", source.inner_text())
+        assert "What is your name?" in source.inner_text()
+        source.get_by_role("button", name="Copy file and line").click()
+        page.get_by_role("alert").get_by_text("Copied.").wait_for()
+        place = page.evaluate("navigator.clipboard.readText()")
+        assert re.fullmatch(re.escape(str(daemon.directory)) + r"/playbots/dice\.py:\d+", place)
+        picture(page, "source")
+        page.keyboard.press("Escape")
+        assert "message=" in page.url, "the place is in the address"
+        page.reload()
+        page.locator(".story", has_text="Dice").get_by_text("Read receipt sent").wait_for()
 
 
 def test_a_failure_shows_its_traceback_and_its_dead_letter_can_be_retried(daemon: Daemon, browser: Any) -> None:
@@ -303,6 +317,11 @@ def test_a_failure_shows_its_traceback_and_its_dead_letter_can_be_retried(daemon
         (daemon.directory / "repaired").touch()
         page.get_by_role("tab", name="Bots").click()
         inspector.get_by_role("button", name="Retry").wait_for()
+        inspector.get_by_role("button", name=re.compile("boom: failed in")).first.click()
+        inspector.get_by_text("Story of a message").wait_for()
+        page.get_by_role("tab", name="Bots").click()
+        inspector.get_by_text(re.compile("Quota left: .* 10 receipts")).first.wait_for()
+        inspector.get_by_role("button", name="Retry").wait_for()
         picture(page, "bots")
         inspector.get_by_role("button", name="Retry").click()
         said(page, "It works again.").wait_for()
@@ -313,18 +332,28 @@ def test_several_people_talk_in_windows_of_their_own(daemon: Daemon, browser: An
     link = daemon.start()
     with page_of(browser, link) as page:
         begin(page)
-        page.get_by_label("You are").select_option("New person…")
+        page.get_by_role("button", name="Second window").click()
         page.get_by_role("textbox", name="Name").fill("Ben")
-        page.get_by_role("button", name="Create and switch").click()
-        page.get_by_text("Ben is not in this thread").wait_for()
-        page.get_by_role("button", name=re.compile("^Join")).click()
-        page.get_by_role("textbox", name="Message").wait_for()
         with page.context.expect_page() as opened:
-            page.get_by_role("button", name="Second window").click()
+            page.get_by_role("button", name="Create and open").click()
         ben = opened.value
+        ben.get_by_text("Ben is not in this thread").wait_for()
+        ben.get_by_role("button", name=re.compile("^Join")).click()
         ben.get_by_role("textbox", name="Message").wait_for()
+        page.bring_to_front()  # a page behind another one draws once a second
+        page.get_by_role("button", name="Second window").click()
+        with page.context.expect_page() as opened:
+            page.get_by_role("button", name="Open as Ben").click()
+        opened.value.get_by_text("Ben joined").or_(opened.value.get_by_text("Ann added Ben")).first.wait_for()
+        opened.value.close()
+        page.bring_to_front()
+        page.get_by_label("You are").select_option("New person…")
+        page.get_by_role("textbox", name="Name").fill("Eve")
+        page.get_by_role("button", name="Create and switch").click()
+        page.get_by_text("Eve is not in this thread").wait_for()
         page.get_by_label("You are").select_option("Ann")
 
+        ben.bring_to_front()
         ben.get_by_role("textbox", name="Message").press_sequentially("hello Ann")
         page.get_by_text("Ben is typing").wait_for()
         ben.keyboard.press("Enter")
@@ -344,17 +373,30 @@ def test_several_people_talk_in_windows_of_their_own(daemon: Daemon, browser: An
         panel.get_by_role("button", name="Delete").click()
         page.locator(".gone").wait_for()
 
+        page.bring_to_front()
         page.get_by_role("button", name="Rename").click()
         page.get_by_role("textbox", name="Topic").fill("A new topic")
         page.keyboard.press("Enter")
         ben.get_by_role("heading", name="A new topic").wait_for()
         page.get_by_role("button", name="4 participants").click()
         page.get_by_role("button", name="Remove Clerk").click()
+        page.get_by_role("button", name="Remove Clerk").wait_for(state="detached")
         page.get_by_role("dialog").get_by_role("button", name="Add").click()
         page.get_by_role("button", name="Remove Clerk").wait_for()
         picture(page, "participants")
         page.keyboard.press("Escape")
+        ben.bring_to_front()
         ben.get_by_text("Ann added Clerk").wait_for()
+        ben.get_by_role("textbox", name="Message").fill("unread")
+        page.bring_to_front()
+        page.get_by_role("button", name=re.compile("^Lobby")).click()
+        page.get_by_text("Ann is not in this thread").wait_for()
+        ben.bring_to_front()
+        ben.keyboard.press("Enter")
+        page.bring_to_front()
+        page.get_by_label("2 unread").wait_for()
+        page.get_by_role("button", name=re.compile("^A new topic")).click()
+        page.get_by_label("2 unread").wait_for(state="detached")
 
 
 def test_metadata_and_html_are_sent_as_the_service_takes_them(daemon: Daemon, browser: Any) -> None:

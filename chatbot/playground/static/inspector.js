@@ -3,7 +3,8 @@
 import { html, useState } from "./vendor/preact-htm.js";
 import { parsed } from "./conversation.js";
 import { Modal } from "./sidebar.js";
-import { Bots, Tools } from "./tools.js";
+import { Bots } from "./bots.js";
+import { Tools } from "./tools.js";
 
 const TABS = { story: "Story", details: "Details", bots: "Bots", tools: "Tools" };
 
@@ -64,7 +65,7 @@ function Story({ app, story, isOpen = false }) {
     <ol class="steps">${merged(story.steps).map((step, n) => html`<${Step} key=${n} app=${app} step=${step} />`)}</ol>
     ${story.others?.length > 0 &&
     html`<details class="others"><summary>${story.others.length} other ${story.others.length === 1 ? "handler" : "handlers"} did not match</summary>
-      <ul>${story.others.map((o) => html`<li key=${o.handler}><code>${o.handler}</code> ${o.reason}</li>`)}</ul></details>`}
+      <ul>${story.others.map((o) => html`<li key=${o.handler}><${HandlerLink} app=${app} name=${o.handler} /> ${o.reason}</li>`)}</ul></details>`}
     ${story.trace && html`<p class="fact">Trace <code>${story.trace}</code></p>`}
     ${story.dead_letter && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}
   </details>`;
@@ -81,11 +82,29 @@ function merged(steps) {
 }
 
 function Place({ app, handler, place }) {
+  return html`<p class="place"><${HandlerLink} app=${app} name=${handler} isLong /><br /><code class="dim">${place}</code></p>`;
+}
+
+/** A handler's name, which shows its file and line. */
+export function HandlerLink({ app, name, isLong = false }) {
+  const show = async () => {
+    const source = await app.ask("source", { handler: name });
+    if (source) app.set({ dialog: "source", source: { ...source, handler: name } });
+  };
+  return html`<button class="link" title="Show file and line" onClick=${show}>${isLong ? name : short(name)}</button>`;
+}
+
+export function Source({ app }) {
+  const { handler, place, file, line, text } = app.state.source;
   const copy = async () => {
-    await navigator.clipboard.writeText(place);
+    await navigator.clipboard.writeText(file ? `${file}:${line}` : place);
     app.tell("Copied.");
   };
-  return html`<p class="place"><code>${handler}</code><br /><button class="link" onClick=${copy} title="Copy file and line">${place}</button></p>`;
+  return html`<${Modal} app=${app} title=${short(handler)}>
+    <p class="place"><code>${place}</code></p>
+    ${text ? html`<pre class="source" tabindex="0">${text.trimEnd().split("\n").map((code, n) => html`<span key=${n}><i aria-hidden="true">${line + n}</i>${code}\n</span>`)}</pre>` : html`<p class="empty">Its text cannot be read.</p>`}
+    <div class="buttons"><button onClick=${copy}>Copy file and line</button></div>
+  <//>`;
 }
 
 const MS = (seconds) => (seconds === undefined ? "" : seconds >= 1 ? `${seconds.toFixed(2)} s` : `${(seconds * 1000).toFixed(1)} ms`);
@@ -105,12 +124,12 @@ function told(app, step) {
     case "attempt":
       return [`Attempt ${step.number}`, null];
     case "skipped":
-      return ["Did not match", html`<p class="fact"><code>${step.handler}</code> ${step.reason}</p>`, "dim"];
+      return ["Did not match", html`<p class="fact"><${HandlerLink} app=${app} name=${step.handler} /> ${step.reason}</p>`, "dim"];
     case "chosen":
       return ["Chosen", html`<p class="fact"><code>${step.command ?? step.handler}</code>${step.refused && html` <span class="bad">${step.refused}</span>`}</p><${Values} values=${step.arguments} />`];
     case "handler":
       return [
-        html`Ran <code>${short(step.handler)}</code>`,
+        html`Ran <${HandlerLink} app=${app} name=${step.handler} />`,
         step.error && html`<p class="bad"><strong>${step.error}</strong> ${step.text}</p><details><summary>Traceback</summary><pre tabindex="0">${step.traceback}</pre></details>`,
       ];
     case "retry":
@@ -126,7 +145,7 @@ function told(app, step) {
     case "receipt":
       return [step.error ? "Read receipt failed" : "Read receipt sent", step.error && html`<p class="bad">${step.error}</p>`];
     case "call":
-      return [html`Called <code>${step.operation}</code>`, step.outcome !== "ok" && html`<p class="bad">${step.outcome} ${step.status ?? ""}</p>`, step.outcome === "ok" ? "dim" : "bad"];
+      return [html`Called <code>${step.operation}</code>`, html`<p class=${step.outcome === "ok" ? "hint" : "bad"}>${step.outcome}${step.status ? ` ${step.status}` : ""}${step.quota_left !== undefined && html`<span class="hint">, quota left: ${step.quota_left}</span>`}</p>`, step.outcome === "ok" ? "dim" : "bad"];
   }
   return [step.kind, null];
 }

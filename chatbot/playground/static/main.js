@@ -3,8 +3,8 @@
 import { html, render, useEffect, useReducer } from "./vendor/preact-htm.js";
 import { Connection, takeToken } from "./connection.js";
 import { Conversation } from "./conversation.js";
-import { Inspector, People } from "./inspector.js";
-import { NewPerson, NewThread, Sidebar, Welcome } from "./sidebar.js";
+import { Inspector, People, Source } from "./inspector.js";
+import { NewPerson, NewThread, SecondWindow, Sidebar, Welcome } from "./sidebar.js";
 
 const TOAST_SHOWN = 9000;
 
@@ -270,7 +270,7 @@ function Page({ app }) {
   const { state } = app;
   if (state.connection === "denied") return html`<${Denied} />`;
   if (!state.hello) return html`<p class="loading">${state.connection === "lost" ? "The playground does not answer. Is `chatbot run` running?" : "Connecting…"}</p>`;
-  const dialogs = { person: NewPerson, thread: NewThread, people: People };
+  const dialogs = { person: NewPerson, thread: NewThread, people: People, source: Source, window: SecondWindow };
   const Dialog = dialogs[state.dialog];
   return html`<div class="page" data-pane=${state.pane}>
     <${TopBar} app=${app} />
@@ -299,7 +299,7 @@ function TopBar({ app }) {
           ${hello.people.map((p) => html`<option key=${p.user} value=${p.user} selected=${p.user === state.me}>${p.name}</option>`)}
           <option value="new">New person…</option>
         </select></label>
-      <button class="quiet not-phone" onClick=${() => app.secondWindow(state.me)}>Second window</button>`}
+      <button class="quiet not-phone" onClick=${() => app.set({ dialog: "window" })}>Second window</button>`}
     <span class="grow"></span>
     ${state.connection !== "open" && html`<span class="pill bad" role="status">Connecting again…</span>`}
     ${hello.faults.length > 0 && html`<button class="pill warn" onClick=${() => { app.showTab("tools"); app.set({ pane: "inspector" }); }}>${hello.faults.length} ${hello.faults.length === 1 ? "fault" : "faults"}</button>`}

@@ -89,6 +89,28 @@ export function NewPerson({ app }) {
   <//>`;
 }
 
+/** A window beside this one, as somebody else. */
+export function SecondWindow({ app }) {
+  const others = app.state.hello.people.filter((person) => person.user !== app.state.me);
+  const [name, setName] = useState("");
+  const open = (user) => {
+    app.secondWindow(user);
+    app.set({ dialog: null });
+  };
+  const create = async (event) => {
+    event.preventDefault();
+    const made = await app.ask("create_person", { name });
+    if (made) open(made.user);
+  };
+  return html`<${Modal} app=${app} title="Second window">
+    ${others.length > 0 && html`<p class="hint">As somebody you know:</p><ul class="people">${others.map((p) => html`<li key=${p.user}><bdi class="grow">${p.name}</bdi><button class="quiet small" onClick=${() => open(p.user)} aria-label=${`Open as ${p.name}`}>Open</button></li>`)}</ul>`}
+    <form class="form spaced" onSubmit=${create}>
+      <label>As a new person <input aria-label="Name" value=${name} onInput=${(e) => setName(e.target.value)} required maxlength="256" autocomplete="off" placeholder="Name" /></label>
+      <button class="primary">Create and open</button>
+    </form>
+  <//>`;
+}
+
 export function NewThread({ app }) {
   const { hello, me } = app.state;
   const [topic, setTopic] = useState("");

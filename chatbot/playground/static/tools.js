@@ -1,60 +1,6 @@
-// The bots' live state, and the tools: faults, time, quirks, and copying a conversation as a test.
+// The tools: faults, time, quirks, and copying a conversation as a test.
 
 import { html, useState } from "./vendor/preact-htm.js";
-import { retry } from "./inspector.js";
-
-export function Bots({ app }) {
-  const { bots, hello } = app.state;
-  if (!hello.has_bots) return html`<div><h2>Bots</h2><p class="empty">This emulator runs without bots.</p></div>`;
-  if (bots?.error) return html`<div><h2>Bots</h2><p class="empty">${bots.error}</p></div>`;
-  if (!bots) return html`<div><h2>Bots</h2><p class="empty">Loading…</p></div>`;
-  const restart = async () => {
-    if (await app.ask("restart")) app.tell("Restarted: all tasks were cut off, and the bots began again from what is stored.");
-  };
-  return html`<div>
-    <div class="panel-head"><h2>Bots</h2><button class="quiet small" title="As a kill of the process: running handlers are cut off, and the store is opened again" onClick=${restart}>Restart the bots</button></div>
-    ${bots.bots.map((bot) => html`<${Bot} key=${bot.name} app=${app} bot=${bot} all=${bots} />`)}
-  </div>`;
-}
-
-function Bot({ app, bot, all }) {
-  const { state } = app;
-  const lanes = all.lanes.filter((lane) => lane.bot === bot.name && lane.thread);
-  const mine = all.entries.filter((entry) => entry.bot === bot.name);
-  const timers = mine.filter((entry) => entry.kind === "timer").sort((a, b) => a.due_ms - b.due_ms);
-  const dialogs = mine.filter((entry) => entry.kind === "dialog");
-  const letters = all.letters.filter((letter) => letter.bot === bot.name);
-  const topic = (id) => state.threads.get(id)?.topic ?? "(no thread)";
-  const quota = Object.entries(bot.quota_left).map(([name, left]) => `${name} ${left}`).join(", ");
-  return html`<section class="card">
-    <h3>${state.hello.bots.find((b) => b.name === bot.name)?.display_name ?? bot.name}</h3>
-    <dl class="facts">
-      <dt>Threads</dt><dd>${bot.threads}</dd>
-      <dt>Handlers</dt><dd>${bot.handlers.running} running, ${bot.handlers.waiting} waiting</dd>
-      <dt>Outbox</dt><dd>${bot.outbox.rows} unsent</dd>
-      ${quota && html`<dt>Quota left</dt><dd>${quota}</dd>`}
-      ${bot.degraded.map((d) => html`<dt key=${d.reason}>Degraded</dt><dd class="bad">${d.detail || d.reason}</dd>`)}
-    </dl>
-    <h4>Lanes</h4>
-    ${lanes.length === 0 && html`<p class="empty">In no thread.</p>`}
-    <ul class="rows">${lanes.slice(0, 50).map((lane) => html`<li key=${lane.thread}><bdi>${topic(lane.thread)}</bdi><span class="grow"></span><span class=${`pill ${lane.is_working ? "good" : ""}`}>${lane.is_working ? "working" : lane.presence === "in" ? "idle" : lane.presence}</span>${lane.outbox > 0 && html`<span class="pill warn">${lane.outbox} to send</span>`}</li>`)}</ul>
-    ${timers.length > 0 && html`<h4>Timers</h4><ul class="rows">${timers.map((t) => html`<li key=${t.id}><code>${t.name.split(".").slice(-2).join(".")}</code><span class="grow"></span><span>${due(t.due_ms, state.hello)}</span></li>`)}</ul>`}
-    ${dialogs.length > 0 && html`<h4>Dialogs that wait</h4><ul class="rows">${dialogs.map((d) => html`<li key=${d.id}><code>${d.name.split(".").slice(-2).join(".")}</code> <bdi>with ${app.name(d.user)}</bdi></li>`)}</ul>`}
-    ${letters.length > 0 &&
-    html`<h4>Dead letters</h4><ul class="rows">${letters.map(
-      (l) => html`<li key=${l.id}><span><code>${l.id}</code> ${l.event}, ${l.error}, ${l.attempts} ${l.attempts === 1 ? "attempt" : "attempts"}</span><span class="grow"></span>
-        <button class="primary small" onClick=${() => retry(app, l.id)}>Retry</button><button class="quiet small" onClick=${() => app.ask("drop", { letter: l.id })}>Drop</button></li>`,
-    )}</ul>`}
-  </section>`;
-}
-
-function due(ms, hello) {
-  const seconds = Math.round((ms - (Date.now() + hello.offset * 1000)) / 1000);
-  if (seconds <= 0) return "due now";
-  if (seconds < 90) return `in ${seconds} s`;
-  if (seconds < 5400) return `in ${Math.round(seconds / 60)} min`;
-  return new Date(ms).toLocaleString();
-}
 
 export function Tools({ app }) {
   return html`<div><${Time} app=${app} /><${Faults} app=${app} /><${CopyAsTest} app=${app} /><${Quirks} app=${app} /></div>`;

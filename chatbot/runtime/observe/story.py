@@ -36,6 +36,7 @@ from chatbot.normalization import normalize
 from chatbot.runtime.observe.instrumented_service import outcome_of
 from chatbot.runtime.observe.log_context import CURRENT_WORK, LoggedWork
 from chatbot.service.base import ChatService
+from chatbot.service.budget import Operation
 from chatbot.stores.base import Store
 from chatbot.stores.records import OutboxRow, StateKey, StoredState
 from chatbot.stores.writes import (
@@ -124,6 +125,7 @@ class Stories:
                 "event_key": event.key,
                 "thread": thread,
                 "occurred_on": event.occurred_on.isoformat(),
+                "began_ms": round(time.time() * 1000),
                 "steps": [],
                 **_message(event, info),
             }
@@ -426,16 +428,43 @@ class StoryStore:
                 return None
 
 
-def recorded(service: ChatService) -> ChatService:
-    """Return a view of a chat service that adds each call to the current story."""
-    return cast(ChatService, _RecordedService(service))
+QuotaLeft = Callable[[Operation, ThreadId | None], int]
+
+_OPERATIONS: Final = {
+    "list_threads": Operation.LIST_THREADS,
+    "get_thread": Operation.GET_THREAD,
+    "update_topic": Operation.UPDATE_THREAD,
+    "send_message": Operation.WRITE_MESSAGE,
+    "edit_message": Operation.WRITE_MESSAGE,
+    "delete_message": Operation.WRITE_MESSAGE,
+    "get_message": Operation.GET_MESSAGE,
+    "list_messages": Operation.LIST_MESSAGES,
+    "add_participants": Operation.CHANGE_PARTICIPANTS,
+    "remove_participant": Operation.CHANGE_PARTICIPANTS,
+    "list_participants": Operation.LIST_PARTICIPANTS,
+    "send_receipt": Operation.SEND_RECEIPT,
+    "list_receipts": Operation.LIST_RECEIPTS,
+    "send_typing": Operation.SEND_TYPING,
+}
+"""The quota that a method of the service uses; methods without an entry have none."""
+
+
+def recorded(service: ChatService, quota_left: QuotaLeft) -> ChatService:
+    """Return a view of a chat service that adds each call to the current story.
+
+    Args:
+        service: The service.
+        quota_left: Returns how many requests of an operation the bot may still make now, in a thread.
+    """
+    return cast(ChatService, _RecordedService(service, quota_left))
 
 
 class _RecordedService:
     """Delegates every method of `ChatService`; calls outside a story are not recorded."""
 
-    def __init__(self, service: ChatService) -> None:
+    def __init__(self, service: ChatService, quota_left: QuotaLeft) -> None:
         self._service = service
+        self._quota_left = quota_left
 
     def __getattr__(self, name: str) -> Any:
         found, declared = getattr(self._service, name), getattr(ChatService, name, None)
@@ -448,7 +477,7 @@ class _RecordedService:
 
     def _recording_call(self, name: str, call: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
         async def calling(*args: Any, **options: Any) -> T:
-            with _recording(name):
+            with self._recording(name, args):
                 return await call(*args, **options)
 
         return calling
@@ -457,34 +486,35 @@ class _RecordedService:
         self, name: str, listing: Callable[..., AsyncIterator[T]]
     ) -> Callable[..., AsyncIterator[T]]:
         async def listed(*args: Any, **options: Any) -> AsyncIterator[T]:
-            with _recording(name):
+            with self._recording(name, args):
                 items = [item async for item in listing(*args, **options)]
             for item in items:
                 yield item
 
         return listed
 
-
-@contextmanager
-def _recording(operation: str) -> Iterator[None]:
-    story = _CURRENT.get()
-    if story is None:
-        yield
-        return
-    begun = time.perf_counter()
-    outcome: str
-    status: int | None = None
-    outcome = "ok"
-    try:
-        yield
-    except ServiceError as error:
-        outcome, status = outcome_of(error), error.status
-        raise
-    except BaseException:
-        outcome = "canceled"
-        raise
-    finally:
-        story.add("call", operation=operation, outcome=outcome, status=status, seconds=time.perf_counter() - begun)
+    @contextmanager
+    def _recording(self, name: str, args: tuple[Any, ...]) -> Iterator[None]:
+        story = _CURRENT.get()
+        if story is None:
+            yield
+            return
+        begun = time.perf_counter()
+        outcome: str
+        status: int | None = None
+        outcome = "ok"
+        try:
+            yield
+        except ServiceError as error:
+            outcome, status = outcome_of(error), error.status
+            raise
+        except BaseException:
+            outcome = "canceled"
+            raise
+        finally:
+            seconds, operation = time.perf_counter() - begun, _OPERATIONS.get(name)
+            left = None if operation is None else self._quota_left(operation, args[0] if args else None)
+            story.add("call", operation=name, outcome=outcome, status=status, seconds=seconds, quota_left=left)
 
 
 _OWN_FILES: Final = str(Path(chatbot.__file__).parent)

@@ -89,6 +89,7 @@ async def test_a_story_tells_everything_from_the_poll_to_the_receipt(tmp_path: P
     assert steps(story, "action")[0]["values"]["content"] == "now 42"
     assert "error" not in steps(story, "sent")[0]
     assert {call["operation"]: call["outcome"] for call in steps(story, "call")}["send_message"] == "ok"
+    assert {call["operation"]: call["quota_left"] for call in steps(story, "call")}["send_message"] < 10
     assert steps(story, "receipt")
 
 
