@@ -162,7 +162,7 @@ def test_every_normalized_character_has_its_place_in_the_original(typed: str) ->
     assert places[-1] == len(typed)
     for char, (first, last) in zip(normalized.text, pairwise(places), strict=True):
         if last - first == 1 and char not in "\u200c\u200d\U000e0067":  # what these are depends on their neighbors
-            assert normalize(typed[first])[:1] == char
+            assert char in normalize(typed[first])  # which can be several: U+FB1D is always decomposed
 
 
 @given(_TYPED, st.sampled_from(INVISIBLE), st.integers(0, 30))
