@@ -5,7 +5,6 @@ An action names its thread only if that is not the thread of the event that caus
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NewType, TypeVar
@@ -35,6 +34,8 @@ def action_key(
     parts = (bot, thread or "", event_key, handler, str(ordinal), str(part))
     framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
     # The letter in front distinguishes a key from a message id, which is decimal.
+    import hashlib  # here: it loads OpenSSL, which would be a tenth of the time in which a plugin is imported
+
     return ActionKey("k" + hashlib.blake2b(framed, digest_size=16).hexdigest())
 
 

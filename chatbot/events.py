@@ -2,6 +2,8 @@
 
 Every event names its bot, and has a `key` that is the same when the same thing is seen again: after a retry, a restart
 or another poll. The keys of actions are derived from it.
+
+A class without fields of its own is no dataclass itself: it inherits all that its base needs to be one.
 """
 
 from __future__ import annotations
@@ -50,9 +52,10 @@ class MessageEvent(ThreadEvent):
         return f"{self.message.id}@{self.message.version}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived(MessageEvent):
     """A person or a bot sent a message. If it was edited before the bot saw it, this has the edited content."""
+
+    __slots__ = ()
 
     @property
     def key(self) -> str:
@@ -60,19 +63,22 @@ class MessageReceived(MessageEvent):
         return self.message.id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageEdited(MessageEvent):
     """A message the bot has seen, or one older than its history, has new content."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class MessageDeleted(MessageEvent):
     """A message the bot has seen, or one older than its history, was deleted; its content is gone."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class SystemEvent(MessageEvent):
     """The service wrote a system message into the thread."""
+
+    __slots__ = ()
 
     @property
     def key(self) -> str:
@@ -239,9 +245,10 @@ class DialogTimedOut(ThreadEvent):
         return f"overdue:{self.dialog}@{self.step}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BotStarted(Event):
     """The bot has started polling."""
+
+    __slots__ = ()
 
     @property
     def key(self) -> str:
@@ -249,9 +256,10 @@ class BotStarted(Event):
         return f"started:{self.occurred_on.isoformat()}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BotStopping(Event):
     """The bot has stopped polling and will end after this event."""
+
+    __slots__ = ()
 
     @property
     def key(self) -> str:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # whoever only looks whether a port is free does not need it
     from uvicorn.server import ServerState
 
 
+class CannotListen(OSError):
+    """The address cannot be bound; the text says why and what to do."""
+
+
 def bind_tcp(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, and not listening yet.
 

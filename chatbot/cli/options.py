@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, Token
 
+from chatbot import cli
 from chatbot.durations import parse_duration
 
 ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
@@ -28,7 +29,7 @@ AllowNewUsers = Annotated[
     ),
 ]
 
-BOTS_YAML: Final = Path("bots.yaml")
+BOTS_YAML: Final = Path(cli.BOTS_YAML)
 
 
 def confirmed(question: str, *, yes: bool, command: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -142,7 +141,9 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(get_close_matches(word.lower(), known, n=1)), None)
+    import difflib  # here: nearly no daemon needs it
+
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
 
 
 def _one_of(words: list[str]) -> str:

@@ -7,7 +7,6 @@ leaving a thread parks both.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -92,7 +91,7 @@ class Conversations:
         clock, even if the machine's clock is corrected or the bot is restarted before then.
         """
         self._clock_errors.append(service_ms - int(self._clock() * 1000))
-        error_ms = int(statistics.median_low(self._clock_errors))
+        error_ms = sorted(self._clock_errors)[(len(self._clock_errors) - 1) // 2]  # the median
         correction_ms = error_ms if abs(error_ms) > CLOCK_TOLERANCE_MS else 0
         if abs(correction_ms - self._correction_ms) > CLOCK_TOLERANCE_MS:
             self._correction_ms = correction_ms

@@ -15,7 +15,6 @@ not be retried.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple, Protocol, Self
@@ -416,6 +415,8 @@ class Dispatcher:
         name = view.command_line.name
         if name in self._commands:  # it exists, but its filter or the command itself passed
             return
+        import difflib  # here: nearly no daemon needs it
+
         for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
             info = self._commands[near].info
             shown = near if info is None else info.name

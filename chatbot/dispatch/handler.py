@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.actions import expect_result
 from chatbot.conversation.dialog import CANCEL_WORDS, Dialog
-from chatbot.conversation.schedules import Schedule
 from chatbot.dispatch.argument_types import plain_type
 from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, TimerPayload, names_in
 from chatbot.dispatch.binding import (
@@ -27,7 +26,6 @@ from chatbot.dispatch.binding import (
     states_of,
 )
 from chatbot.dispatch.context import Context, ContextDialogHost
-from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.event_view import CommandInfo, EventView
 from chatbot.dispatch.filters import NOTHING, Filter, Found, finder
 from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, compose, compose_once
@@ -39,7 +37,9 @@ from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 
 if TYPE_CHECKING:
+    from chatbot.conversation.schedules import Schedule
     from chatbot.conversation.unit_of_work import UnitOfWork
+    from chatbot.dispatch.error_handler import ErrorHandler
 
 BOT_TIMEOUT: Final = timedelta(minutes=10)
 """The default of a handler's `timeout`: the bot's setting in bots.yaml, which is ten minutes by default.

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from html import unescape
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -100,6 +99,15 @@ class Reading(NamedTuple):
 
     def __repr__(self) -> str:
         return "<Reading>"  # message text must not reach logs or tracebacks
+
+
+def unescape(text: str) -> str:
+    """Replace character references, as `html.unescape` does; its table is loaded with the first one."""
+    if "&" not in text:
+        return text
+    import html
+
+    return html.unescape(text)
 
 
 def _unescaped(text: str) -> str:

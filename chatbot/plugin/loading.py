@@ -7,7 +7,6 @@ with file and line.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -190,6 +189,8 @@ def _not_importable(reference: str, error: ImportError) -> str:
     if found is None or "partially initialized" in str(error):
         return _import_failed(reference, error)
     name, module = found.groups()
+    import difflib  # here: nearly no daemon needs it
+
     near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
     hint = f"did you mean {near[0]}?" if near else "correct the import"
     return f"{place_of_error(error) or reference}: there is no {name!r} in {module}; {hint}"
@@ -282,6 +283,8 @@ def _no_such_module(reference: str, base_dir: Path) -> str:
     known = [".".join(file.relative_to(base_dir).with_suffix("").parts) for file in base_dir.glob("*/*.py")]
     known += [file.stem for file in base_dir.glob("*.py")]
     known += [entry_point.name for entry_point in _entry_points()]
+    import difflib  # here: nearly no daemon needs it
+
     near = difflib.get_close_matches(reference, known, n=1)
     expected = Path(*reference.split(".")).with_suffix(".py")
     hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"

@@ -14,12 +14,10 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from chatbot.conversation.dialog import Dialog
-from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, name_of_filter
 from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, PluginScope, Registration, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
@@ -30,6 +28,10 @@ from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.normalization import is_word, normalize
+
+if TYPE_CHECKING:
+    from chatbot.conversation.schedules import Schedule
+    from chatbot.dispatch.error_handler import ErrorHandler
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
@@ -324,6 +326,8 @@ class Plugin:
         Raises:
             PluginError: the period is too short.
         """
+        from chatbot.conversation.schedules import Every
+
         return self._register_schedule(lambda: Every(period), Options(retry=retry, timeout=timeout))
 
     def cron(
@@ -345,6 +349,8 @@ class Plugin:
         Raises:
             PluginError: the expression or the time zone is invalid.
         """
+        from chatbot.conversation.schedules import Cron
+
         return self._register_schedule(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
 
     def middleware(
@@ -390,6 +396,8 @@ class Plugin:
         Raises:
             PluginError: one of them is not an exception class.
         """
+        from chatbot.dispatch.error_handler import check_errors, prepare_error_handler
+
         check_errors(errors, place_of_caller())
 
         def register(function: Function) -> Function:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -115,6 +114,8 @@ def _unknown(model: type[BaseModel], settings: Mapping[str, Any]) -> list[tuple[
     problems: list[tuple[tuple[int | str, ...], str]] = []
     for name in settings:
         if name not in known:
+            import difflib  # here: nearly no daemon needs it
+
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
             problems.append(((name,), f"there is no such setting; {hint}"))

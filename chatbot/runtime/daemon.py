@@ -30,17 +30,17 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.sandbox import Sandbox
 from chatbot.runtime.signals import hangups
 from chatbot.runtime.sources import Sources
-from chatbot.runtime.status_server import StatusServer, pages
+from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import HEARTBEAT_SECONDS, LoopWatchdog
-from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
 from chatbot.stores.base import EndableStore, OwnedStore, Store
 from chatbot.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+    from starlette.applications import Starlette
 
 
 DEGRADED_SECONDS: Final = 5.0
@@ -202,7 +202,7 @@ class Daemon:
             status_monitor = self._status_monitor = StatusMonitor(runtime.bots, runtime.counters, store, connection)
             watchdog = LoopWatchdog(self._control, config.directory, on_check=self._notifier.alive)
             status_monitor.watchdog = watchdog
-            server = StatusServer(pages(status_monitor))
+            server = StatusServer(partial(_pages, status_monitor))
             bot_supervisor = Supervisor(
                 [bot for bot in runtime.bots if not is_paused(bot)],
                 drain_seconds=config.drain_timeout.total_seconds(),
@@ -228,7 +228,7 @@ class Daemon:
             async with (
                 listening(self._control, admin.answer, config=config.path, audit=audit),
                 server.open(config),
-                webhook_served(config, runtime.bots),
+                _webhook_served(config, runtime.bots),
             ):
                 async with self._unless_stopped():
                     with explaining(config, connection):
@@ -411,6 +411,26 @@ async def _owning(store: Store) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
     if problem is not None:
         raise problem
+
+
+def _pages(status_monitor: StatusMonitor) -> Starlette:
+    # Imported here: without a status server, no web framework is loaded.
+    from chatbot.runtime.status_pages import pages
+
+    return pages(status_monitor)
+
+
+@asynccontextmanager
+async def _webhook_served(config: Config, bots: Sequence[Bot]) -> AsyncIterator[None]:
+    """Serve the webhook of Event Grid while the block runs, if bots.yaml configures it."""
+    if config.event_grid is None:
+        yield
+        return
+    # Imported here: without the webhook, no web framework is loaded.
+    from chatbot.runtime.webhook import webhook_served
+
+    async with webhook_served(config, config.event_grid, bots):
+        yield
 
 
 async def _log_degraded(status_monitor: StatusMonitor) -> None:

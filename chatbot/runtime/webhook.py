@@ -15,30 +15,31 @@ from starlette.routing import Route
 
 from chatbot.bot import Bot
 from chatbot.config import Config
+from chatbot.config.schema import EventGridConfig
 from chatbot.errors import StateError
+from chatbot.http_listener import CannotListen
 from chatbot.model import ThreadId
 from chatbot.polling.eventgrid import MAX_BYTES, InvalidDelivery, read_delivery
-from chatbot.runtime.status_server import CannotListen, serve_pages
+from chatbot.runtime.status_pages import serve_pages
 
 PATH: Final = "/eventgrid"
 
 
 @asynccontextmanager
-async def webhook_served(config: Config, bots: Sequence[Bot]) -> AsyncIterator[None]:
-    """Serve the webhook while the block runs, if bots.yaml configures it.
+async def webhook_served(config: Config, event_grid: EventGridConfig, bots: Sequence[Bot]) -> AsyncIterator[None]:
+    """Serve the webhook while the block runs.
 
     Args:
+        config: the bots.yaml, for errors.
+        event_grid: where the webhook is served, and its key.
         bots: the running bots; a reload changes this list.
 
     Raises:
         StateError: the address cannot be listened on.
     """
-    if config.event_grid is None:
-        yield
-        return
-    app = webhook(bots, config.event_grid.key.get_secret_value())
+    app = webhook(bots, event_grid.key.get_secret_value())
     try:
-        serving = serve_pages(app, *config.event_grid.listen)
+        serving = serve_pages(app, *event_grid.listen)
     except CannotListen as error:
         raise StateError(config.problem(("event_grid", "listen"), str(error))) from error
     async with serving as address:

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import types
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin, get_type_hints
-from uuid import UUID
 
 from chatbot.errors import CannotStore
 
@@ -127,8 +126,8 @@ class _Forms:
             return self.of(hint.__supertype__, place)
         if hint in self._kinds:
             return self._kinds[hint]
-        if isinstance(hint, type) and hint in SCALARS:
-            return SCALARS[hint]
+        if isinstance(hint, type) and (scalar := _scalar_form(hint)) is not None:
+            return scalar
         if hint is Any or hint is object:
             return JSON
         if isinstance(hint, type) and not get_args(hint):
@@ -315,13 +314,23 @@ SCALARS: Final[Mapping[type, Form]] = {
     **PLAIN,
     float: Form(_float, _float),
     bytes: _scalar(bytes, lambda value: b64encode(value).decode(), lambda form: b64decode(form, validate=True)),
-    Decimal: _scalar(Decimal, str, Decimal),
     date: _scalar(date, date.isoformat, date.fromisoformat),
     timedelta: _scalar(
         timedelta, lambda value: value // timedelta(microseconds=1), lambda form: timedelta(microseconds=form)
     ),
-    UUID: _scalar(UUID, str, UUID),
 }
+
+_LAZY_SCALARS: Final = {"decimal": "Decimal", "uuid": "UUID"}
+"""Modules and their classes that are stored as text. A program whose annotations name such a class has imported it."""
+
+
+def _scalar_form(cls: type) -> Form | None:
+    if cls in SCALARS:
+        return SCALARS[cls]
+    for module, name in _LAZY_SCALARS.items():
+        if (loaded := sys.modules.get(module)) is not None and cls is getattr(loaded, name):
+            return _scalar(cls, str, cls)
+    return None
 
 
 # ── choices, containers and classes ───────────────────────────────────────────────────────────────────────────────────

@@ -67,7 +67,7 @@ def test_a_daemon_loads_no_emulator_unless_it_runs_on_it() -> None:
     script = """
 import sys
 from pathlib import Path
-import chatbot.cli.run
+import chatbot.cli.running
 needless = {"chatbot.emulator", "trustme", "cryptography"} & set(sys.modules)
 sys.exit(", ".join(sorted(needless)))
 """

@@ -12,7 +12,7 @@ from chatbot.dispatch.outcome import Retry
 from chatbot.durations import format_duration
 from chatbot.message_size import MAX_ACTIONS, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
 from chatbot.polling.eventgrid import MAX_EVENTS
-from chatbot.runtime.status_server import MOST_CONNECTIONS
+from chatbot.runtime.status_pages import MOST_CONNECTIONS
 from chatbot.service.budget import PARTS, QUOTAS, SHARED_QUOTAS, Operation, Window
 from chatbot.service.failures import MAX_RETRY_AFTER
 from chatbot.stores.serialization import MAX_RECORD_BYTES

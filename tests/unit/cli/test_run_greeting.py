@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.cli.run import greeting, program
+from chatbot.cli.running import greeting, program
 from chatbot.config import load_config
 from chatbot.model import UserId
 from chatbot.runtime.run_directory import RunInfo, RunningBot

@@ -288,6 +288,8 @@ def test_importing_the_plugin_class_loads_no_event_loop_no_dispatcher_and_no_sto
     assert not loaded & {
         *("asyncio", "anyio", "azure", "aiohttp", "cyclopts", "pydantic", "rich", "structlog", "cronsim"),
         *("chatbot.dispatch.dispatcher", "chatbot.conversation.unit_of_work", "chatbot.stores.writes"),
+        *("chatbot.conversation.schedules", "chatbot.dispatch.error_handler"),
+        *("decimal", "difflib", "hashlib", "html", "statistics", "typing_extensions", "uuid"),
     }
 
 

@@ -27,7 +27,7 @@ from chatbot.dispatch.filters import FilterLike, Found
 from chatbot.errors import AbnormalExit, ChatbotError, ConfigError, StateError
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.runtime import event_loop
-from chatbot.runtime.status_server import BotsLoop
+from chatbot.runtime.status_pages import BotsLoop
 from chatbot.worker_threads import run_in_thread
 
 needs_uvloop = pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not exist for Windows")

@@ -166,7 +166,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             site = Runtime(config=config, connection=connection, resource=resource, store=store)
             site.bots += await site.create_bots(config, loaded.plugins)
             del loaded  # it would keep the first plugins alive
-            fleet, server, stopping = Supervisor(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
+            fleet, server, stopping = Supervisor(site.bots, drain_seconds=10), StatusServer(Starlette), anyio.Event()
             relogged: list[LogConfig] = []
             published: list[list[str]] = []
             last = LastReload()

@@ -37,7 +37,7 @@ async def is_served(port: int) -> bool:
 
 
 async def test_pages_move_also_to_an_address_that_holds_the_old_one_and_end_with_the_block(tmp_path: Path) -> None:
-    server, port, other = StatusServer(PAGES), free_port(), free_port()
+    server, port, other = StatusServer(lambda: PAGES), free_port(), free_port()
 
     async with server.open(await listening_at(tmp_path, None)):
         seen = [await is_served(port)]
@@ -56,7 +56,7 @@ async def test_pages_move_also_to_an_address_that_holds_the_old_one_and_end_with
 async def test_pages_stay_where_they_were_when_nobody_can_listen_where_they_shall(tmp_path: Path) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = StatusServer(PAGES)
+        server = StatusServer(lambda: PAGES)
         async with server.open(await listening_at(tmp_path, str(port))):
             with pytest.raises(StateError, match=r"bots\.yaml:4:18: server\.listen: .*; free it, or choose another"):
                 await server.move(await listening_at(tmp_path, str(taken.getsockname()[1])))

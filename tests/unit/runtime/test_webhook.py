@@ -19,7 +19,7 @@ from chatbot.emulator import Emulator, World, event_grid
 from chatbot.model import ThreadId, UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.polling.eventgrid import MAX_BYTES
-from chatbot.runtime.status_server import serve_pages
+from chatbot.runtime.status_pages import serve_pages
 from chatbot.runtime.webhook import PATH, webhook
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore

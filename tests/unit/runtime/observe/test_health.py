@@ -19,10 +19,10 @@ from chatbot.bot.degraded import LASTING_SECONDS
 from chatbot.cli.status_report import exit_code
 from chatbot.errors import StoreError
 from chatbot.model import UserId
-from chatbot.runtime import status_server as pages_module
+from chatbot.runtime import status_pages as pages_module
 from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.run_directory import ControlDirectory
-from chatbot.runtime.status_server import pages
+from chatbot.runtime.status_pages import pages
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
 from chatbot.stores import MemoryStore
 from tests.support.assembled import Assembled, assembled

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from chatbot.runtime import status_server
-from chatbot.runtime.status_server import serve_pages
+from chatbot.runtime import status_pages
+from chatbot.runtime.status_pages import serve_pages
 
 
 async def page(_request: Request) -> PlainTextResponse:
@@ -113,7 +113,7 @@ async def test_a_connection_that_takes_too_long_is_cut(monkeypatch: pytest.Monke
         "ANSWER_SECONDS": b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
         "IDLE_SECONDS": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET",
     }
-    monkeypatch.setattr(status_server, limit, 0.01)
+    monkeypatch.setattr(status_pages, limit, 0.01)
     async with serve_pages(APP, "127.0.0.1", 0) as address:
         with await connect(address) as client:
             await asyncio.get_running_loop().sock_sendall(client, said[limit])

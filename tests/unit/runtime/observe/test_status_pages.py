@@ -22,7 +22,7 @@ from chatbot.runtime.assemble import assemble
 from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.plugins import load_plugins
-from chatbot.runtime.status_server import pages
+from chatbot.runtime.status_pages import pages
 from chatbot.service.budget import SERVICE_QUOTAS, Operation
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import Write
