@@ -45,6 +45,13 @@ def aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
+def quoted_time(moment: datetime) -> str:
+    """Return a time for a query, as the SDK writes it; a naive one is interpreted as UTC."""
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    timespec = "microseconds" if utc.microsecond % 1000 else "milliseconds"
+    return utc.isoformat(timespec=timespec).removesuffix("+00:00").replace(":", "%3A") + "Z"
+
+
 def required(text: str, what: str, operation: str) -> str:
     """Check that a text is not empty; `operation` completes "cannot …" in the error."""
     if text:

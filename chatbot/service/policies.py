@@ -13,6 +13,7 @@ values.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -75,10 +76,12 @@ class Answer:
     Args:
         operation: the operation, to complete "cannot …" in errors.
         thread: the thread of the request, if it has one.
+        query: what to append to the query of the address; quoted.
     """
 
     operation: str
     thread: ThreadId | None = None
+    query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -86,6 +89,10 @@ class Answer:
     def server_time(self) -> datetime | None:
         """Return the `Date` header of the response."""
         return read_http_date(self.headers.get("date"))
+
+
+current_answer: ContextVar[Answer] = ContextVar("chatbot_current_answer")
+"""The `Answer` of a call of a listing that is kept for many calls, and so has no option of one call."""
 
 
 class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
@@ -129,7 +136,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         Raises:
             ServiceError: any failure; the class tells the caller how to proceed.
         """
-        answer: Answer = request.context.options.pop("answer")
+        answer: Answer = request.context.options.pop("answer", None) or current_answer.get()
         self._prepare(request, answer)
         token = await self._token(answer)
         response = await self._send_once(request, token, answer)
@@ -143,16 +150,19 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 
     def _prepare(self, request: PipelineRequest[HttpRequest], answer: Answer) -> None:
         self._address(request.http_request, answer)
-        headers = request.http_request.headers
-        headers["User-Agent"] = self._user_agent
-        headers["x-ms-client-request-id"] = next(self._request_ids)
+        # A plain dict: each access to the SDK's case-insensitive one costs a microsecond, and aiohttp reads all of it.
+        request.http_request.headers = {
+            **request.http_request.headers,
+            "User-Agent": self._user_agent,
+            "x-ms-client-request-id": next(self._request_ids),
+        }
         request.context.options.update(self._options)
 
     def _address(self, request: HttpRequest, answer: Answer) -> None:
         """Put the thread id into the address, and check that the address is at the endpoint."""
         before, anywhere, after = request.url.partition(ANY_THREAD)
         if anywhere and before == self._threads and answer.thread is not None:
-            request.url = f"{before}{quote(answer.thread, safe='')}{after}"
+            request.url = f"{before}{quote(answer.thread, safe='')}{after}{answer.query}"
             return
         url = request.url
         if anywhere or not (url.startswith(self._endpoint) or _is_same_origin(url, self._endpoint)):

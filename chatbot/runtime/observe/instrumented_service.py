@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
@@ -82,19 +81,25 @@ class _CountedService:
 
         return listed
 
-    @contextmanager
-    def _counted(self, operation: str) -> Iterator[None]:
-        begun, outcome = time.perf_counter(), "ok"
-        try:
-            yield
-        except ServiceError as error:
-            outcome = outcome_of(error)
-            raise
-        except BaseException:
-            outcome = "cancelled"
-            raise
-        finally:
-            self._counters.count_call(operation, outcome, time.perf_counter() - begun)
+    def _counted(self, operation: str) -> _Counted:
+        return _Counted(self._counters, operation)
+
+
+class _Counted:
+    """Counts the call in its block; a generator in its place would cost two microseconds of every call."""
+
+    __slots__ = ("_begun", "_counters", "_operation")
+
+    def __init__(self, counters: BotCounters, operation: str) -> None:
+        self._counters = counters
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        outcome = "ok" if error is None else outcome_of(error) if isinstance(error, ServiceError) else "cancelled"
+        self._counters.count_call(self._operation, outcome, time.perf_counter() - self._begun)
 
 
 def outcome_of(error: ServiceError) -> str:
