@@ -155,6 +155,7 @@ class ThreadWatcher:
 
     async def _poll(self) -> None:
         """Read what has changed since the last poll, then continue the full walk."""
+        begun_at = anyio.current_time()
         is_urgent = self._full_walk is not None and self._full_walk.is_urgent
         if self._polled_ms is not None and not is_urgent:
             await self._read_top(self._polled_ms)
@@ -162,7 +163,10 @@ class ThreadWatcher:
             is_first = self._polled_ms is None
             self._full_walk = ThreadListWalk(self._context.service, self._context.budget, is_urgent=is_first)
         if self._full_walk is not None:
-            await self._continue_full_walk(self._full_walk)
+            # Of a busy list's time, both get half: the walk must not fall behind its share of the quota.
+            spent = anyio.current_time() - begun_at
+            left = max(spent, self._context.settings.cadence.interval - spent)
+            await self._continue_full_walk(self._full_walk, anyio.current_time() + left)
 
     async def _read_top(self, horizon_ms: int) -> None:
         """Read the top of the list: down to the horizon, or, in between, while all threads of a page have news.
@@ -183,9 +187,14 @@ class ThreadWatcher:
         # The start of the walk, not its end: changes made during the walk must be read again.
         self._polled_ms, self._completed_at = walk.begun_ms or self._polled_ms, now
 
-    async def _continue_full_walk(self, walk: ThreadListWalk) -> None:
-        """Read further pages of the full walk, as many as its share of the quota allows now."""
-        while walk.is_urgent or not walk.delay(anyio.current_time()):
+    async def _continue_full_walk(self, walk: ThreadListWalk, until: float) -> None:
+        """Read the pages of the full walk that its share of the quota allows now, but only until a time.
+
+        Many pages in a row would delay what the top of the list shows. One is read in any case, and all while the walk
+        is urgent.
+        """
+        is_top_due = False
+        while walk.is_urgent or not (is_top_due or walk.delay(anyio.current_time())):
             was_urgent = walk.is_urgent
             try:
                 self._process(await walk.read(), walk)
@@ -202,6 +211,7 @@ class ThreadWatcher:
                 self._full_walk, self._full_walk_at = None, anyio.current_time() + FULL_WALK_SECONDS
                 self.has_walked = self._is_complete = True
                 return
+            is_top_due = anyio.current_time() >= until
 
     def _log_progress(self, walk: ThreadListWalk, *, is_end_far: bool) -> None:
         """Log how far a first start has read the list, if its end is read much later than its beginning."""

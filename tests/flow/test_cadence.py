@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -217,7 +218,7 @@ async def test_kills_and_immediate_starts_in_a_loop_are_never_refused(latency: s
             await room.advance(seconds=dice.choice([0.05, 0.4, 1.0, 3.0]) * dice.uniform(0.5, 1.5))
             await room.kill()
             await room.start()
-        await room.advance(minutes=3 if phantoms else 0.5)
+        await room.advance(minutes=4 if phantoms else 0.5)
 
         assert not [(call.operation, call.at) for call in refused(room)]
         for thread in threads[:51]:
@@ -294,4 +295,24 @@ async def test_the_first_start_answers_the_latest_thousand_threads_early_and_say
             assert report(bot, anyio.current_time()).is_listed
         events = [line["event"] for line in logged]
         assert events.index("thread_list.partly_read") < events.index("thread_list.read")
+        assert not refused(room)
+
+
+async def test_a_read_of_the_whole_list_does_not_delay_what_its_top_shows() -> None:
+    world = World(seed=0, quirks=Quirks(phantom_threads=95))
+    async with chat(plugin, settings=ON_DEMAND, world=world) as room:
+        await room.kill()
+        for _ in range(60):  # with what is hidden between them, a list of about 60 pages
+            new_threads(room, 1)
+            await anyio.sleep(0.2)  # links to pages name the milliseconds of their threads
+        room.emulator.faults = Faults(["*:latency=0.3"])
+        await room.start()
+        await room.advance(seconds=15)
+        begun = room.stage.clock()
+        await room.advance(seconds=15)
+
+        calls = calls_of(room, "list_threads", begun)
+        tops = [call.at for call in calls if call.target.startswith("/chat/threads?maxPageSize=")]
+        assert len(calls) - len(tops) >= 5, "the whole list is being read"
+        assert max(after - before for before, after in itertools.pairwise(tops)) < 1500
         assert not refused(room)
