@@ -29,7 +29,7 @@ from chatbot.runtime.connection import KnownBot
 from chatbot.runtime.control_client import ask
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
-from chatbot.stores import open_store
+from chatbot.stores import open_between_runs, open_store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import SaveBot
 
@@ -220,7 +220,8 @@ async def _create(
 async def _save_user(config: Path, record: BotRecord) -> None:
     """Store the user as the bot's first start does: messages sent to it from now on are handled once the bot runs."""
     settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
-    async with open_store(settings.store.get_secret_value(), base_dir=settings.directory) as store:
+    url, base_dir = settings.store.get_secret_value(), settings.directory
+    async with open_between_runs(url, base_dir=base_dir) or open_store(url, base_dir=base_dir) as store:
         await store.commit(record.user, [SaveBot(record)])
 
 

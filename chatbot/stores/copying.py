@@ -20,7 +20,7 @@ import anyio
 from chatbot.errors import ConfigError, StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.postgres import PostgresStore
-from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, stored_version
+from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, stored_versions
 from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.schema import migrate
 from chatbot.stores.sqlite import SqliteStore
@@ -296,11 +296,15 @@ class _PostgresSide(_Side):
         connection = self._connection = await self._server.connect()
         # Between two batches, the other side may be slow.
         await connection.execute("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0")
-        if self._store is None and await stored_version(connection, self._url) != len(dialect.migrations()):
+        if self._store is None and await self._is_of_another_version(connection):
             msg = f"{self} has the tables of another version: start the bots, which bring them up to date"
             raise StoreError(msg)
         self._transaction = connection.transaction(isolation="repeatable_read")
         await self._transaction.start()
+
+    async def _is_of_another_version(self, connection: Connection) -> bool:
+        versions, known = await stored_versions(connection, self._url), len(dialect.migrations())
+        return versions is None or not versions.oldest <= known <= versions.reached
 
     async def _rows_of(self, table: str) -> AsyncIterator[list[Row]]:
         cursor = await self._run(self._cursor(table))
@@ -319,7 +323,7 @@ class _PostgresSide(_Side):
         assert self._connection is not None
         assert self._store is not None
         query = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE"
-        if await self._connection.fetchval(query, dialect.SHARD, self._store.epoch) is None:
+        if await self._connection.fetchval(query, dialect.WHOLE, self._store.epoch) is None:
             msg = f"{self} was taken over by another process; nothing was copied"
             raise StoreError(msg)
 

@@ -1,38 +1,39 @@
-"""The store on PostgreSQL: one process at a time, see `postgres_owner`. A writer groups commits; reads run beside it.
+"""The store on PostgreSQL: used by one process, or shared by several. A writer groups commits; reads run beside it.
 
-A group of commits is one call of a function, and one round trip. It requires a real event loop, because its threads do
-not work with virtual time (such tests use `MemoryStore`).
-
-If the connection breaks while a group is being committed, nobody knows whether it was. It is then neither reported as
-failed nor repeated: the store reconnects under a new epoch, which no commit of the old connection survives, and reads
-the number of the last commit. Until then, commits wait.
+A group of commits is one call of a function, and one round trip, see `postgres_commits`. Who uses the store is decided
+by the server, see `postgres_session`. It requires a real event loop, because its threads do not work with virtual time
+(such tests use `MemoryStore`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
-import structlog
 
+from chatbot.distribution import version
 from chatbot.errors import ConfigError, StoreError
 from chatbot.model import UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores import postgres_dialect as dialect
-from chatbot.stores.postgres_owner import Owner
+from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost
+from chatbot.stores.postgres_commits import PATIENCE_SECONDS, Commit, Transactions, not_owner
+from chatbot.stores.postgres_members import Shards
+from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas
 from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, run
+from chatbot.stores.postgres_session import StoreSession
 from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.queries import SqlStore
+from chatbot.stores.shards import ALL_SHARDS
 from chatbot.stores.sql import Plan, Statement
 from chatbot.stores.statements import statements
-from chatbot.stores.writer import Job, Writer
+from chatbot.stores.writer import Writer
 from chatbot.stores.writes import Write
 from chatbot.worker_threads import run_in_thread
 
@@ -41,19 +42,14 @@ T = TypeVar("T")
 READERS: Final = 4
 """The maximum number of concurrent reads, each on its own connection."""
 
-PATIENCE_SECONDS: Final = 3.0
-"""How long a read, or a commit that was not sent yet, waits for a connection before it fails."""
-
 CLOSING_SECONDS: Final = 10.0
 """How long closing waits to learn whether the last commits were made."""
 
-ATTEMPTS: Final = 4
-"""How often a commit is tried that the server undid because of other transactions."""
+NOTE_BYTES: Final = 7_500
+"""How long a note may be; PostgreSQL takes 8,000 bytes with what we add."""
 
-Work = Callable[[Any], Sequence[Statement] | Plan[Any]]
-"""What a job of the writer calls: returns statements, or a plan, and does not touch the database itself."""
-
-_log = structlog.get_logger(__name__)
+EXCLUSIVE_SECONDS: Final = 60.0
+"""How long a process may be silent within `PostgresStore.exclusive` before another one may enter."""
 
 
 class PostgresStore(SqlStore):
@@ -63,21 +59,34 @@ class PostgresStore(SqlStore):
         url: see `PostgresUrl`.
         base_dir: the directory of relative file names in the URL.
         is_between_runs: see `SqliteStore`.
+        is_shared: use the store together with other processes, as a `SharedStore`; otherwise, alone. With
+            `is_between_runs`, own no shards: a command that reads or changes something beside those who do.
+        share: the largest share of all shards that this process takes, 0 to 1; None is without limit.
 
     Raises:
         ConfigError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, *, base_dir: Path | None = None, is_between_runs: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        base_dir: Path | None = None,
+        is_between_runs: bool = False,
+        is_shared: bool = False,
+        share: float | None = None,
+    ) -> None:
         self._url = PostgresUrl.parse(url, base_dir or Path())
-        self._is_between_runs = is_between_runs
-        self._lost = anyio.Event()
+        self._use = Use.ALONE if not is_shared else Use.VISITOR if is_between_runs else Use.MEMBER
+        self._is_marked = not is_between_runs
+        self._share = share
         self._exits = AsyncExitStack()
         self._writer: Writer | None = None
         self._thread: LoopThread | None = None
-        self._owner: Owner | None = None
+        self._session: StoreSession | None = None
         self._readers: _Readers | None = None
-        self._transactions: _Transactions | None = None
+        self._transactions: Transactions | None = None
+        self._inbox = _Inbox()
         self._last = queries.LastHolder()
         self._ends_in_order = True
 
@@ -85,30 +94,27 @@ class PostgresStore(SqlStore):
         return f"<{type(self).__name__} {self._url}>"
 
     async def __aenter__(self) -> PostgresStore:
-        """Take the lock, and create or migrate the tables.
+        """Lock the store, or join those who share it, and create or migrate the tables.
 
         Raises:
-            StoreInUse: another process uses the store.
+            StoreInUse: another process uses the store, and this one or that one uses it alone.
             StoreTooNew: a newer chatbot wrote it.
             StoreError: it cannot be used.
         """
-        self._lost, self._ends_in_order = anyio.Event(), True
-        loop = asyncio.get_running_loop()
-
-        def lost(_error: StoreError) -> None:
-            with suppress(RuntimeError):  # the bots' loop has ended
-                loop.call_soon_threadsafe(self._lost.set)
-
+        self._ends_in_order = True
+        inbox = self._inbox = _Inbox()
+        user = StoreUser(self._use, self._is_marked, self._share, await run_in_thread(version))
         async with AsyncExitStack() as exits:
             thread = LoopThread()
             thread.start()
             exits.push_async_callback(_shielded, partial(run_in_thread, thread.stop))
-            server = Server(self._url)
-            owner = Owner(server, lost)
-            transactions = _Transactions(server, owner)
+            server, shards = Server(self._url), None
+            if self._use is Use.MEMBER:
+                shards = Shards(self._url.schema, user.id, self._share, inbox.put_change)
+            session = StoreSession(server, user, on_lost=inbox.put_lost, on_note=inbox.put_note, shards=shards)
+            transactions = Transactions(server, session)
             try:
-                opening = thread.run(transactions.open(is_between_runs=self._is_between_runs))
-                self._last = await opening
+                self._last = await thread.run(transactions.open())
             except ConfigError as error:  # a file of certificates that the URL names
                 raise StoreError(str(error)) from None
             exits.push_async_callback(_shielded, lambda: thread.run(self._close(transactions)))
@@ -118,36 +124,95 @@ class PostgresStore(SqlStore):
             await run_in_thread(writer.start)
             exits.push_async_callback(writer.close)
             self._exits = exits.pop_all()
-        self._thread, self._owner, self._readers, self._transactions = thread, owner, readers, transactions
+        self._thread, self._session, self._readers, self._transactions = thread, session, readers, transactions
         self._writer = writer
+        if self._use is Use.ALONE:
+            was_killed = self._last.was_killed and not self._last.was_stopping
+            inbox.put_change(ShardsGained(ALL_SHARDS, ALL_SHARDS if was_killed else frozenset()), {})
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write the submitted commits, then give up the lock."""
+        """Write the submitted commits, then give up the locks."""
         self._writer = self._readers = None
         if self._transactions is not None:
             self._transactions.close_by = time.monotonic() + CLOSING_SECONDS
         await self._exits.aclose()
 
-    async def _close(self, transactions: _Transactions) -> None:
-        await transactions.close(is_marked=not self._ends_in_order or self._is_between_runs)
+    async def _close(self, transactions: Transactions) -> None:
+        await transactions.close(is_orderly=self._ends_in_order, untouched=self._inbox.untouched())
 
     @property
     def epoch(self) -> int:
-        """The number under which this process owns the store; it is raised whenever the store is opened."""
-        return 0 if self._owner is None else self._owner.epoch
+        """The number of the era in which this process uses the store alone, or in which several share it."""
+        return 0 if self._session is None else self._session.fence.era
+
+    # ── sharing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def is_held(self) -> bool:
         """See `OwnedStore.is_held`."""
-        return self._owner is not None and self._owner.is_held
+        # A loss that this process has not been told of yet: it still serves what is another's.
+        return self._session is not None and self._session.is_held and not self._inbox.has_losses
 
     async def lost(self) -> StoreError:
         """See `OwnedStore.lost`."""
-        await self._lost.wait()
-        owner = self._owner
-        assert owner is not None
-        return owner.lost or StoreError(f"the store {self._url} is lost")
+        return await self._inbox.lost()
+
+    async def next_change(self) -> ShardChange:
+        """See `SharedStore.next_change`."""
+        return await self._inbox.next_change()
+
+    async def next_note(self) -> str:
+        """See `SharedStore.next_note`."""
+        return await self._inbox.next_note()
+
+    async def release(self, shards: Collection[int]) -> None:
+        """See `SharedStore.release`."""
+        session, thread = self._session, self._thread
+        if session is None or thread is None or self._writer is None:
+            raise rows.not_open()
+        if tenures := self._inbox.end_tenures(shards):
+            await thread.run(session.release(tenures))
+
+    async def tell(self, notes: Sequence[str]) -> None:
+        """See `SharedStore.tell`."""
+        session, checked = self._session, _checked(notes)
+        if session is None:
+            raise rows.not_open()
+        if not checked:
+            return
+        sent, where = session.notes(checked), session.channel
+
+        def sending() -> Plan[None]:
+            for note in sent:
+                yield Statement("SELECT pg_notify(?, ?)", (where, note))
+
+        await self._read(sending())
+
+    async def replicas(self) -> Sequence[Replica]:
+        """See `SharedStore.replicas`."""
+        session, readers, thread = self._session, self._readers, self._thread
+        if session is None or readers is None or thread is None:
+            raise rows.not_open()
+        oneself, schema = session.user.id, self._url.schema
+        return await thread.run(readers.call(lambda connection: read_replicas(connection, schema, oneself)))
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[None]:
+        """See `SharedStore.exclusive`."""
+        thread = self._thread
+        if thread is None or self._writer is None:
+            raise rows.not_open()
+        connection = await thread.run(_lock(Server(self._url), self._url.schema, name))
+        try:
+            yield
+            if connection.is_closed():
+                msg = f"the connection to the store {self._url} broke while {name} was to be done by this process alone"
+                raise StoreError(msg)
+        finally:
+            await _shielded(lambda: thread.run(close(connection)))
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def commit(
         self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
@@ -155,19 +220,29 @@ class PostgresStore(SqlStore):
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
-        commands = statements(bot, writes)
-        if commands:
-            await writer.submit(_returning(commands))
+        commit = Commit(statements(bot, writes), self._tenures(shards), _checked(notes))
+        if commit.statements or commit.notes:
+            await writer.submit(lambda _: commit)
+
+    def _tenures(self, shards: Collection[int]) -> Mapping[int, int]:
+        return self._inbox.tenures(shards) if self._use is Use.MEMBER else {}
 
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
-        if self._writer is not None and not self._is_between_runs:
-            self._writer.submit_from_thread(_returning([queries.MARK_STOPPING]))
+        session, writer = self._session, self._writer
+        if writer is None or session is None or not self._is_marked:
+            return
+        marking = queries.MARK_STOPPING
+        if self._use is Use.MEMBER:  # the others take the shards over, one by one as they are released
+            marking = Statement(dialect.BEGAN_STOPPING, (session.user.id,))
+            session.stop_claiming()
+        writer.submit_from_thread(lambda _: Commit([marking]))
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
         """See `EndableStore.submit_from_thread`."""
         if self._writer is not None:
-            self._writer.submit_from_thread(_returning(statements(bot, writes)))
+            commit = Commit(statements(bot, writes))
+            self._writer.submit_from_thread(lambda _: commit)
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
@@ -176,7 +251,7 @@ class PostgresStore(SqlStore):
     def finish(self, seconds: float) -> None:
         """See `EndableStore.finish`."""
         if self._writer is not None:
-            self._writer.submit_from_thread(_returning([])).wait(seconds)
+            self._writer.submit_from_thread(lambda _: Commit(())).wait(seconds)
 
     async def forget(self, user: UserId) -> int:
         """Erase a user; see `Store.forget`. The server's old row versions go with its next vacuum."""
@@ -198,195 +273,121 @@ class PostgresStore(SqlStore):
         return await thread.run(readers.run(plan, is_single=is_single))
 
 
-def _returning(commands: Sequence[Statement]) -> Callable[[Any], Any]:
-    return lambda _: commands
+def _checked(notes: Sequence[str]) -> tuple[str, ...]:
+    """Return notes that can be sent.
+
+    Raises:
+        ValueError: one is too long.
+    """
+    if any(len(note.encode()) > NOTE_BYTES for note in notes):
+        msg = f"a note to other processes has at most {NOTE_BYTES:,} bytes"
+        raise ValueError(msg)
+    return tuple(notes)
 
 
-class _Transactions:
-    """Writes each group of jobs in one transaction, even if some jobs fail. Runs in the store's thread.
+async def _lock(server: Server, schema: str, name: str) -> Connection:
+    """Wait for the lock of a name; return the connection that holds it. Runs in the store's thread."""
+    connection = await server.connect()
+    try:
+        await connection.execute(f"SET idle_session_timeout = '{EXCLUSIVE_SECONDS:.0f}s'")
+        lock = "SELECT pg_try_advisory_lock(hashtext('chatbot exclusive ' || $1::text), hashtext($2))"
+        while not await connection.fetchval(lock, schema, name):  # noqa: ASYNC110 the server does not tell
+            await asyncio.sleep(0.1)
+    except BaseException as error:
+        connection.terminate()
+        if isinstance(error, StoreError) or not isinstance(error, Exception):
+            raise
+        raise server.explain(error, "write") from error
+    return connection
 
-    Args:
-        server: the server.
-        owner: who owns the store.
+
+class _Inbox:
+    """What the store's thread tells the bots' event loop: changes of shards, notes, and that the store is lost.
+
+    A commit is for the shards that the bots know to be theirs: what they have been told, not what the store's thread
+    knows already. A shard that was lost and gained again has another epoch.
     """
 
-    def __init__(self, server: Server, owner: Owner) -> None:
-        self._server = server
-        self._owner = owner
-        self._connection: Connection | None = None
-        self._number = 0
-        self.close_by: float | None = None
-        self.round_trips = 0
+    def __init__(self) -> None:
+        self._losses = self._losses_told = 0  # each changed in one thread only
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+        self._changes: asyncio.Queue[tuple[ShardChange, Mapping[int, int]]] = asyncio.Queue()
+        self._notes: asyncio.Queue[str] = asyncio.Queue()
+        self._is_lost = anyio.Event()
+        self._problem: StoreError | None = None
+        self._tenures: dict[int, int] = {}
+        self._untouched: set[int] = set()
 
-    async def open(self, *, is_between_runs: bool) -> queries.LastHolder:
-        """Take the store and record this process as its holder; return how the last holder ended."""
-        self._connection = await self._owner.open()
-        self._number = self._owner.acknowledged
-        if is_between_runs:
-            return queries.LastHolder()
-        try:
-            marking = Job[Any](lambda _: queries.mark_open(os.getpid()), None)
-            await self.write([marking])
-            if marking.error is not None:
-                raise marking.error
-        except BaseException:
-            await self._owner.close()
-            raise
-        assert isinstance(marking.result, queries.LastHolder)
-        return marking.result
+    @property
+    def has_losses(self) -> bool:
+        """The bots were not told yet of shards that were lost."""
+        return self._losses != self._losses_told
 
-    async def close(self, *, is_marked: bool) -> None:
-        """Record a regular end and give up the store; without that record, the next holder reports a kill."""
-        if not is_marked:
-            await self.write([Job(_returning([queries.MARK_CLOSED]), None)])
-        await close(self._connection)
-        self._connection = None
-        await self._owner.close()
+    # called in the store's thread
 
-    async def write(self, group: Sequence[Job[Any]]) -> None:
-        """Write a group: commits together, and each plan in a transaction of its own, in their order."""
-        together: list[tuple[Job[Any], Sequence[Statement]]] = []
-        for job in group:
-            work = job.work(None)
-            if isinstance(work, Sequence):
-                together.append((job, work))
-                continue
-            await self._commit_together(together)
-            together = []
-            work.close()
-            await self._attempt([job], partial(self._run_plan, job))
-        await self._commit_together(together)
+    def put_change(self, change: ShardChange, epochs: Mapping[int, int]) -> None:
+        if isinstance(change, ShardsLost):
+            self._losses += 1
+        self._call(self._queue_change, change, epochs)
 
-    async def _commit_together(self, jobs: list[tuple[Job[Any], Sequence[Statement]]]) -> None:
-        """Write commits in one transaction. One that fails by itself is left out, and the others are written again."""
-        jobs = [(job, commands) for job, commands in jobs if commands]
-        while jobs:
-            failed = await self._attempt([job for job, _ in jobs], partial(self._call, [part for _, part in jobs]))
-            if failed is None:
-                return
-            index, error = _blamed(jobs, failed)
-            if index is None:
-                if len(jobs) == 1:
-                    jobs[0][0].error = self._server.explain(failed, "write")
-                    return
-                for job in jobs:  # one of them: each on its own, so that it fails alone
-                    await self._commit_together([job])
-                return
-            jobs.pop(index)[0].error = error
+    def put_note(self, note: str) -> None:
+        self._call(self._notes.put_nowait, note)
 
-    async def _attempt(self, jobs: Sequence[Job[Any]], work: Callable[[Connection, int], Any]) -> Exception | None:
-        """Do work in a transaction, and find out whether it was committed if the connection breaks.
+    def put_lost(self, problem: StoreError) -> None:
+        self._problem = problem
+        self._call(self._is_lost.set)
 
-        Returns:
-            The error of the work's own statements, with nothing written. Other errors become those of the jobs.
-        """
-        tries, begun = 0, time.monotonic()
-        while True:
-            try:
-                connection = await self._connected(begun)
-            except StoreError as error:
-                self._fail(jobs, error)
-                return None
-            try:
-                await work(connection, self._number + 1)
-            except Exception as error:
-                code = getattr(error, "sqlstate", None)
-                tries += 1
-                if code == dialect.FENCED:
-                    # Another process has the store, which connecting finds out; or our own epoch was raised twice.
-                    self._drop()
-                    begun = time.monotonic()
-                    continue
-                if code in dialect.RETRIED and tries < ATTEMPTS:
-                    await asyncio.sleep(0.05 * tries)
-                    continue
-                if code in dialect.RETRIED or (code is not None and code[:2] in ("53", "25")):
-                    self._drop()  # after a failover, the next connection may lead to the primary
-                    self._fail(jobs, self._server.explain(error, "write"))
-                elif code is not None and code[:2] in dialect.UNDONE:
-                    return error
-                else:
-                    done = await self._resolve(error)
-                    if isinstance(done, StoreError):
-                        self._fail(jobs, done)
-                    elif not done:
-                        continue
-                return None
-            self._number += 1
-            self._owner.acknowledged = self._number
-            return None
+    def untouched(self) -> list[int]:
+        """Return the shards whose last owner was killed, and which the bots were not told of."""
+        return sorted(self._untouched)
 
-    async def _connected(self, begun: float) -> Connection:
-        """Return the connection, or a new one; a commit that was not sent yet may fail for the lack of one.
+    def _call(self, function: Callable[..., None], *values: object) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the bots' loop has ended
+            self._loop.call_soon_threadsafe(function, *values)
+
+    # called on the bots' event loop
+
+    def _queue_change(self, change: ShardChange, epochs: Mapping[int, int]) -> None:
+        if isinstance(change, ShardsGained):
+            self._untouched |= change.after_crash
+        elif isinstance(change, ShardsLost):
+            self._untouched -= change.shards
+        self._changes.put_nowait((change, epochs))
+
+    async def next_change(self) -> ShardChange:
+        change, epochs = await self._changes.get()
+        if isinstance(change, ShardsGained):
+            self._tenures.update(epochs)
+            self._untouched -= change.shards
+        elif isinstance(change, ShardsLost):
+            self.end_tenures(change.shards)
+            self._losses_told += 1
+        return change
+
+    async def next_note(self) -> str:
+        return await self._notes.get()
+
+    async def lost(self) -> StoreError:
+        await self._is_lost.wait()
+        assert self._problem is not None
+        return self._problem
+
+    def tenures(self, shards: Collection[int]) -> Mapping[int, int]:
+        """Return the epochs of shards.
 
         Raises:
-            StoreError: there is none.
+            NotOwner: this process does not own them all.
         """
-        while self._connection is None or self._connection.is_closed() or self._owner.lost is not None:
-            try:
-                self._connection, _ = await self._owner.reconnect()
-            except StoreError:
-                if self._owner.lost is not None or time.monotonic() - begun > PATIENCE_SECONDS:
-                    raise
-                await asyncio.sleep(0.1)
-        return self._connection
+        if missing := [shard for shard in shards if shard not in self._tenures]:
+            raise not_owner(missing)
+        return {shard: self._tenures[shard] for shard in shards}
 
-    async def _resolve(self, error: Exception) -> bool | StoreError:
-        """Find out, however long it takes, whether a commit was made whose connection broke.
-
-        Returns:
-            Whether it was made; an error if the store is lost, or is being closed.
-        """
-        self._drop()
-        _log.warning("store.connection_lost", store=str(self._server.url), reason=type(error).__name__)
-        while True:
-            try:
-                self._connection, last = await self._owner.reconnect()
-                break
-            except StoreError as problem:
-                is_late = self.close_by is not None and time.monotonic() > self.close_by
-                if self._owner.lost is not None or is_late:
-                    return problem
-                await asyncio.sleep(0.2)
-        _log.info("store.connection_restored", store=str(self._server.url))
-        if last == self._number + 1:
-            self._number = self._owner.acknowledged = last
-            return True
-        return False
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-        self._connection = None
-
-    def _fail(self, jobs: Sequence[Job[Any]], error: StoreError) -> None:
-        for job in jobs:  # a new error for each, because each is raised in a different task
-            job.error = type(error)(str(error))
-            job.error.__cause__ = error
-
-    async def _call(self, commits: Sequence[Sequence[Statement]], connection: Connection, number: int) -> None:
-        arguments = dialect.call([command for commands in commits for command in commands])
-        self.round_trips += 1
-        await connection.fetchval(dialect.COMMIT, dialect.SHARD, self._owner.epoch, number, *arguments)
-
-    async def _run_plan(self, job: Job[Any], connection: Connection, number: int) -> None:
-        async with connection.transaction():
-            await self._call([], connection, number)
-            job.result = await run(connection, job.work(None))
-
-
-def _blamed(
-    jobs: Sequence[tuple[Job[Any], Sequence[Statement]]], error: Exception
-) -> tuple[int | None, Exception | None]:
-    """Return which commit an error belongs to, and what it raises; None if that is not known."""
-    if getattr(error, "sqlstate", None) != dialect.UNCHANGED:
-        return None, None
-    place = int(str(error))
-    for index, (_, commands) in enumerate(jobs):
-        if place < len(commands):
-            return index, commands[place].unless
-        place -= len(commands)
-    return None, None
+    def end_tenures(self, shards: Collection[int]) -> Mapping[int, int]:
+        """Refuse commits for shards from now on; return the epochs of those that were ours."""
+        return {shard: self._tenures.pop(shard) for shard in list(shards) if shard in self._tenures}
 
 
 class _Readers:
@@ -399,14 +400,21 @@ class _Readers:
 
     async def run(self, plan: Plan[T], *, is_single: bool) -> T:
         """Run a plan; see `SqlStore._read`."""
+
+        async def read(connection: Connection) -> T:
+            if is_single:
+                return await run(connection, plan)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await run(connection, plan)
+
+        return await self.call(read)
+
+    async def call(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        """Call a function with a connection."""
         async with self._slots:
             connection = await self._connected()
             try:
-                if is_single:
-                    result = await run(connection, plan)
-                else:
-                    async with connection.transaction(isolation="repeatable_read", readonly=True):
-                        result = await run(connection, plan)
+                result = await read(connection)
             except BaseException as error:
                 connection.terminate()
                 if not isinstance(error, Exception) or not _is_of_database(error):

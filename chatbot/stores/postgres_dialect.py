@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from chatbot.stores import statements
 from chatbot.stores.queries import MARK_CLOSED, MARK_STOPPING
 from chatbot.stores.schema import MIGRATIONS
+from chatbot.stores.shards import SHARDS
 from chatbot.stores.sql import JSON_LIST, NEXT_POSITION, Statement
 
 OLDEST_SERVER: Final = 14
@@ -26,12 +27,40 @@ UNCHANGED: Final = "CB001"
 """The error code of a statement that had to change a row and did not; the message is its number in the call."""
 
 FENCED: Final = "CB002"
-"""The error code of a commit whose epoch has passed."""
+"""The error code of a commit on a connection that was replaced, or of a process that has lost the store."""
 
-SHARD: Final = 0
-"""The only shard: one process owns all threads."""
+NOT_OWNED: Final = "CB003"
+"""The error code of a commit for shards of another process; the message is a list of SHARD:EPOCH."""
 
-TEXTS: Final = (*statements.TEXTS, MARK_STOPPING.sql, MARK_CLOSED.sql)
+WHOLE: Final = 0
+"""The row of `shard`, and the place of the lock, that stand for the whole store. Shard n has the id n + 1."""
+
+LOCK_CLASS: Final = "hashtext('chatbot ' || $1::text)"
+"""The class of a schema's advisory locks."""
+
+MIGRATION: Final = -1
+"""The place of the lock of migrations, and of changes of who uses the store."""
+
+HELD: Final = f"""
+    SELECT pid, bool_or(objid = {WHOLE}) AS is_user,
+        bool_or(objid = {WHOLE} AND mode = 'ExclusiveLock') AS is_alone,
+        array_agg(objid::bigint - 1) FILTER (WHERE objid::bigint BETWEEN 1 AND {SHARDS}) AS shards
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = ({LOCK_CLASS}::bigint & 4294967295)::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    GROUP BY pid"""  # noqa: S608
+"""The query of the sessions that hold locks of a schema: of the whole store, alone or not, and of which shards."""
+
+SHARED: Final = "several processes, run shared"
+"""The owner of the whole store while processes share it. A chatbot that knows of no sharing shows it to people."""
+
+UNKNOWN: Final = "unknown"
+"""The owner of a shard whose last owner was killed, and is known no more."""
+
+BEGAN_STOPPING: Final = "UPDATE replica SET is_stopping = 1, share = 0 WHERE id = ?"
+"""Record that a process was asked to stop: it takes no shards any more."""
+
+TEXTS: Final = (*statements.TEXTS, MARK_STOPPING.sql, MARK_CLOSED.sql, BEGAN_STOPPING)
 """The statements that commits consist of; their places here are their numbers."""
 
 _NUMBERS: Final = {text: number for number, text in enumerate(TEXTS)}
@@ -46,8 +75,7 @@ FOUNDATION: Final = (
         application TEXT NOT NULL,
         version INTEGER NOT NULL
     )""",
-    # The fence: whoever writes changes this row, under the epoch it was given. Free space in its pages keeps the
-    # updates from growing the table.
+    # The fence: whoever takes a shard raises its epoch. Free space in its pages keeps updates from growing the table.
     """CREATE TABLE shard (
         id INTEGER PRIMARY KEY,
         epoch BIGINT NOT NULL,
@@ -57,7 +85,35 @@ FOUNDATION: Final = (
     "INSERT INTO shard (id, epoch, owner, commits) VALUES (0, 0, '', 0)",
     "INSERT INTO store_version (application, version) VALUES ('chatbot', 0)",
 )
-"""What the store on PostgreSQL has beside the tables of `MIGRATIONS`."""
+"""What the store on PostgreSQL has beside the tables of `MIGRATIONS`, and had before `SHARING`."""
+
+SHARING: Final = (
+    (
+        f"INSERT INTO shard (id, epoch, owner, commits) SELECT number, 0, '', 0 FROM generate_series(1, {SHARDS})"  # noqa: S608
+        " AS number ON CONFLICT DO NOTHING",
+        # Each process changes its row with every commit. What is its own alone needs no lock of others.
+        """CREATE TABLE replica (
+            id TEXT COLLATE "C" PRIMARY KEY,
+            host TEXT NOT NULL,
+            pid BIGINT NOT NULL,
+            version TEXT NOT NULL,
+            started_ms BIGINT NOT NULL,
+            is_member BOOLEAN NOT NULL,
+            share DOUBLE PRECISION,
+            backend BIGINT NOT NULL,
+            is_stopping SMALLINT NOT NULL DEFAULT 0,
+            gone_ms BIGINT,
+            epoch BIGINT NOT NULL DEFAULT 0,
+            commits BIGINT NOT NULL DEFAULT 0
+        ) WITH (fillfactor = 10)""",
+    ),
+)
+"""What processes need to share a store. Like `MIGRATIONS`, it is only appended to; it is counted by itself, because a
+store in a file does not have it."""
+
+OLDEST_USER: Final = 8
+"""The oldest version of the tables whose chatbots can use those of this version beside newer ones. Raised when an entry
+of `MIGRATIONS` contracts what they use."""
 
 TABLES: Final = (
     "bot", "owner", "thread", "seen", "outbox", "dead_letter", "attempt", "state", "dialog", "timer", "result",
@@ -111,8 +167,23 @@ def call(commands: Sequence[Statement]) -> CommitArguments:
     )
 
 
-COMMIT: Final = "SELECT pg_temp.chatbot_commit($1, $2, $3, $4, $5, $6)"
-"""Calls the function: shard, epoch, number of the commit, then a `CommitArguments`."""
+class Fence(NamedTuple):
+    """What must still hold when a commit is made; otherwise it is refused.
+
+    Args:
+        replica: the id of the process.
+        epoch: the number of its connection for commits.
+        era: the number under which processes own the store, together or alone.
+    """
+
+    replica: str
+    epoch: int
+    era: int
+
+
+COMMIT: Final = "SELECT pg_temp.chatbot_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+"""Calls the function: a `Fence`, the number of the commit, the shards' ids and their epochs, a `CommitArguments`, the
+channel of the notes, and the notes."""
 
 
 def function(types: Mapping[str, Sequence[str]]) -> str:
@@ -127,15 +198,28 @@ def function(types: Mapping[str, Sequence[str]]) -> str:
     )
     return f"""
         CREATE FUNCTION pg_temp.chatbot_commit(
-            _shard integer, _epoch bigint, _commit bigint, _numbers integer[], _values text[], _musts boolean[]
+            _replica text, _epoch bigint, _era bigint, _commit bigint, _shards integer[], _epochs bigint[],
+            _numbers integer[], _values text[], _musts boolean[], _channel text, _notes text[]
         ) RETURNS void LANGUAGE plpgsql AS $chatbot$
         #variable_conflict use_column
         DECLARE
             _place integer := 0;
+            _foreign text;
         BEGIN
-            UPDATE shard SET commits = _commit WHERE id = _shard AND epoch = _epoch;
+            UPDATE replica SET commits = _commit WHERE id = _replica AND epoch = _epoch;
             IF NOT FOUND THEN
-                RAISE EXCEPTION USING ERRCODE = '{FENCED}', MESSAGE = 'another chatbot has taken over this store';
+                RAISE EXCEPTION USING ERRCODE = '{FENCED}', MESSAGE = 'this connection was replaced';
+            END IF;
+            IF cardinality(_shards) > 0 THEN
+                -- FOR SHARE: whoever takes one of them over waits until this commit is made, or is refused.
+                SELECT string_agg((wanted.id - 1) || ':' || wanted.epoch, ',') INTO _foreign
+                FROM unnest(_shards, _epochs) AS wanted (id, epoch) LEFT JOIN (
+                    SELECT id, epoch FROM shard WHERE id = ANY (_shards) ORDER BY id FOR SHARE
+                ) AS found ON found.id = wanted.id
+                WHERE found.epoch IS DISTINCT FROM wanted.epoch;
+                IF _foreign IS NOT NULL THEN
+                    RAISE EXCEPTION USING ERRCODE = '{NOT_OWNED}', MESSAGE = _foreign;
+                END IF;
             END IF;
             FOR _i IN 1 .. cardinality(_numbers) LOOP
                 CASE _numbers[_i]
@@ -145,6 +229,11 @@ def function(types: Mapping[str, Sequence[str]]) -> str:
                     RAISE EXCEPTION USING ERRCODE = '{UNCHANGED}', MESSAGE = (_i - 1)::text;
                 END IF;
             END LOOP;
+            PERFORM 1 FROM shard WHERE id = {WHOLE} AND epoch = _era;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION USING ERRCODE = '{FENCED}', MESSAGE = 'another chatbot has taken over this store';
+            END IF;
+            PERFORM pg_notify(_channel, note) FROM unnest(_notes) WITH ORDINALITY AS note_ (note, place) ORDER BY place;
         END
         $chatbot$"""  # noqa: S608
 

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from chatbot.errors import ConfigError, StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
-from chatbot.stores.postgres_owner import holder
-from chatbot.stores.postgres_server import Connection, Server, close, stored_version
+from chatbot.stores.postgres_registry import read_replicas
+from chatbot.stores.postgres_server import Connection, Server, close, stored_versions
+from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
 
 T = TypeVar("T")
@@ -54,10 +55,11 @@ def _run(url: PostgresUrl, read: Callable[[Connection], Awaitable[T]]) -> T:
 
 
 async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:
-    version = await stored_version(connection, url)
+    versions = await stored_versions(connection, url)
+    version = None if versions is None else versions.reached
     known = len(dialect.migrations())
     problem = None
-    if version is not None and version > known:
+    if versions is not None and versions.oldest > known:
         newest = f"this chatbot knows up to {known}"
         problem = f"it has version {version}, and {newest}: run a newer chatbot, or name another schema"
     elif version is None and not await connection.fetchval(
@@ -72,14 +74,20 @@ async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:
         "exists": version is not None,
         "version": version,
         "size": await _size(connection, url),
-        "in_use": await holder(connection, url) if version is not None else None,
+        "in_use": await sole_user(connection, url) if version is not None else None,
+        "replicas": await _count_replicas(connection, url) if versions is not None and versions.sharing else 0,
+        "can_be_shared": versions is None or versions.sharing >= len(dialect.SHARING),
         "problem": problem,
     }
 
 
+async def _count_replicas(connection: Connection, url: PostgresUrl) -> int:
+    return len(await read_replicas(connection, url.schema, ""))
+
+
 async def _info(connection: Connection, url: PostgresUrl) -> StoreInfo:
-    version = await stored_version(connection, url)
-    if version is None:
+    versions = await stored_versions(connection, url)
+    if versions is None:
         msg = f"{url}: there is no such store yet; `chatbot run` creates it"
         raise StoreError(msg)
     bots = []
@@ -92,7 +100,7 @@ async def _info(connection: Connection, url: PostgresUrl) -> StoreInfo:
             for kind, query in COUNTED.items():
                 counts[kind] = int(await connection.fetchval(dialect.translated(query), owner) or 0)
         bots.append(StoredBot(name, resource, user, counts))
-    return StoreInfo(version, await _size(connection, url), tuple(bots))
+    return StoreInfo(versions.reached, await _size(connection, url), tuple(bots))
 
 
 async def _size(connection: Connection, url: PostgresUrl) -> int:

@@ -7,12 +7,13 @@ store keeps its sessions alive, and ends in order, even while the bots' event lo
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from chatbot.distribution import install_command
 from chatbot.errors import ConfigError, StoreError, StoreTooNew
@@ -213,32 +214,68 @@ async def close(connection: Connection | None) -> None:
         await connection.close(timeout=2)
 
 
+class Versions(NamedTuple):
+    """How far the tables of a store are, and who can use them.
+
+    Args:
+        oldest: the oldest version whose chatbots can use them. A chatbot that knows no other number takes it for the
+            version, and so goes on beside newer ones.
+        reached: the version of the tables.
+        sharing: how many entries of `dialect.SHARING` they have.
+    """
+
+    oldest: int
+    reached: int
+    sharing: int
+
+
 async def migrate(connection: Connection, url: PostgresUrl) -> None:
     """Create the tables, or bring them up to date, in one transaction. The caller holds the lock of migrations.
 
     Raises:
-        StoreTooNew: a newer chatbot wrote them.
+        StoreTooNew: a newer chatbot wrote them, and this one cannot use them.
         StoreError: the schema belongs to another program.
     """
     known = dialect.migrations()
-    version = await stored_version(connection, url)
-    if version == len(known):
+    versions = await stored_versions(connection, url)
+    check_versions(versions, url)
+    if versions is not None and versions.reached >= len(known) and versions.sharing >= len(dialect.SHARING):
         return
-    if version is not None and version > len(known):
-        msg = (
-            f"{url} has version {version} of the store, and this chatbot knows up to {len(known)}: "
-            "run a newer chatbot, or name another schema"
-        )
-        raise StoreTooNew(msg)
     async with connection.transaction():
-        if version is None:
+        if versions is None:
             # Asked first: IF NOT EXISTS would need the right to create one even where there is one.
             if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", url.schema):
                 await connection.execute(f"CREATE SCHEMA {url.schema}")
             await _execute_all(connection, dialect.FOUNDATION)
-        for migration in known[version or 0 :]:
+            versions = Versions(0, 0, 0)
+        for migration in known[versions.reached :]:
             await _execute_all(connection, migration)
-        await connection.execute("UPDATE store_version SET version = $1", len(known))
+        for name in ("reached", "sharing"):
+            await connection.execute(f"ALTER TABLE store_version ADD COLUMN IF NOT EXISTS {name} INTEGER")
+        for addition in dialect.SHARING[versions.sharing :]:
+            await _execute_all(connection, addition)
+        await connection.execute(
+            "UPDATE store_version SET version = greatest(version, $1), reached = greatest(coalesce(reached, 0), $2),"
+            " sharing = greatest(coalesce(sharing, 0), $3)",
+            min(dialect.OLDEST_USER, len(known)),
+            len(known),
+            len(dialect.SHARING),
+        )
+
+
+def check_versions(versions: Versions | None, url: PostgresUrl) -> None:
+    """Check that this chatbot can use tables.
+
+    Raises:
+        StoreTooNew: it is too old for them.
+    """
+    known = len(dialect.migrations())
+    if versions is not None and versions.oldest > known:
+        msg = (
+            f"{url} has version {versions.reached} of the store, and this chatbot knows up to {known}: "
+            "run a newer chatbot, or name another schema"
+        )
+        raise StoreTooNew(msg)
 
 
 async def _execute_all(connection: Connection, texts: Sequence[str]) -> None:
@@ -246,8 +283,8 @@ async def _execute_all(connection: Connection, texts: Sequence[str]) -> None:
         await connection.execute(text)
 
 
-async def stored_version(connection: Connection, url: PostgresUrl) -> int | None:
-    """Return the version of the tables; None if there are none.
+async def stored_versions(connection: Connection, url: PostgresUrl) -> Versions | None:
+    """Return the versions of the tables; None if there are none.
 
     Raises:
         StoreError: the schema has tables of another program.
@@ -262,10 +299,11 @@ async def stored_version(connection: Connection, url: PostgresUrl) -> int | None
     }
     if not tables:
         return None
-    found = (
-        await connection.fetch("SELECT application, version FROM store_version") if "store_version" in tables else []
-    )
-    if not found or found[0][0] != "chatbot":
+    # As JSON: the columns are those of whichever version wrote it.
+    query = "SELECT to_json(store_version)::text FROM store_version"
+    found = json.loads(await connection.fetchval(query) or "{}") if "store_version" in tables else {}
+    if found.get("application") != "chatbot":
         msg = f"the schema {url.schema} of {url} has tables of another program: name another one with ?schema=NAME"
         raise StoreError(msg)
-    return int(found[0][1])
+    oldest = int(found["version"])
+    return Versions(oldest, int(found.get("reached") or oldest), int(found.get("sharing") or 0))

@@ -40,6 +40,8 @@ class StoreProbe:
         size: its size in bytes, without the write-ahead log.
         server: the server and database, for a store on PostgreSQL.
         is_verified: the server of the store proves who it is, or is this machine.
+        replicas: how many processes share it now.
+        can_be_shared: its tables have what processes need to share it, or will when they are created.
     """
 
     file: Path | None = None
@@ -53,6 +55,8 @@ class StoreProbe:
     size: int = 0
     server: str | None = None
     is_verified: bool = True
+    replicas: int = 0
+    can_be_shared: bool = True
 
     @property
     def place(self) -> str | None:
@@ -62,7 +66,7 @@ class StoreProbe:
     @property
     def is_outdated(self) -> bool:
         """Its tables are of an older version, and are brought up to date when it is opened."""
-        return self.version is not None and self.version < len(MIGRATIONS)
+        return self.version is not None and (self.version < len(MIGRATIONS) or not self.can_be_shared)
 
     @property
     def can_be_read(self) -> bool:

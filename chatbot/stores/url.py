@@ -15,7 +15,7 @@ FORMS: Final = 'sqlite:///FILE, postgresql://USER@HOST/DATABASE or "memory:"'
 """The supported URL forms, for error messages."""
 
 
-def open_store(url: str, *, base_dir: Path) -> Store:
+def open_store(url: str, *, base_dir: Path, is_shared: bool = False, share: float | None = None) -> Store:
     """Return the store of a URL. Nothing is read or created until it is entered with `async with`.
 
     Args:
@@ -23,17 +23,20 @@ def open_store(url: str, *, base_dir: Path) -> Store:
             `sqlite:////var/lib/chatbot.db` and `sqlite:///C:/chatbot.db` are absolute. `postgresql://` is described
             in `PostgresUrl`.
         base_dir: the base of relative paths: the directory of bots.yaml.
+        is_shared: on PostgreSQL, use the store together with other processes, as a `SharedStore`. A file has one user.
+        share: the largest share of all shards that this process takes then, 0 to 1; None is without limit.
 
     Raises:
         ConfigError: the URL is not supported.
     """
-    return _open(url, base_dir, is_between_runs=False)
+    return _open(url, base_dir, is_between_runs=False, is_shared=is_shared, share=share)
 
 
 def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
-    """Return the store of a URL for inspection between two runs, or None if it does not exist yet.
+    """Return the store of a URL for inspection or a small change, or None if it does not exist yet.
 
-    A store on PostgreSQL is created when it is entered, if it does not exist: only the server knows.
+    A store in a file is opened between two runs. One on PostgreSQL may be opened beside processes that share it, and is
+    created when it is entered, if it does not exist: only the server knows.
 
     Args:
         url: see `open_store`.
@@ -43,7 +46,7 @@ def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
         ConfigError: the URL is not supported.
     """
     if server_of(url, base_dir=base_dir) is not None:
-        return _open(url, base_dir, is_between_runs=True)
+        return _open(url, base_dir, is_between_runs=True, is_shared=True)
     file = file_of(url, base_dir=base_dir)
     return _open(url, base_dir, is_between_runs=True) if file is not None and file.exists() else None
 
@@ -80,7 +83,9 @@ def is_in_memory(url: str) -> bool:
     return url.partition(":")[0] == "memory"
 
 
-def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
+def _open(
+    url: str, base_dir: Path, *, is_between_runs: bool, is_shared: bool = False, share: float | None = None
+) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
         problem = f"{url!r} is not a store URL: expected {FORMS} (for a file of this name: {'sqlite:///' + url!r})"
@@ -93,7 +98,7 @@ def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
         # imported here, so that bots on SQLite do not load it
         from chatbot.stores.postgres import PostgresStore
 
-        return PostgresStore(url, base_dir=base_dir, is_between_runs=is_between_runs)
+        return PostgresStore(url, base_dir=base_dir, is_between_runs=is_between_runs, is_shared=is_shared, share=share)
     # only the scheme is shown: the rest of an unsupported URL may contain a password
     problem = f"{scheme + ':…'!r} is not a supported store: expected {FORMS}"
     raise ConfigError(problem)

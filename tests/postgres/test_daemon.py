@@ -45,14 +45,15 @@ async def unready(stage: Stage) -> None:
 
 async def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path, postgres_url: str) -> None:
     dice = random.Random(5)
-    async with chaos(tmp_path, postgres_url) as stage, anyio.create_task_group() as people:
+    async with chaos(tmp_path, postgres_url) as stage:
         await stage.start()
-        await talk_of_many(stage, people)
-        await stage.service.put_faults([f"send_message:reset-after,probability=0.1,user={stage.user}"])
-        for _ in range(4):
-            await anyio.sleep(dice.uniform(0.3, 1.8))
-            await stage.daemon.ready()
-            stage.daemon.kill()
+        async with anyio.create_task_group() as people:
+            await talk_of_many(stage, people)
+            await stage.service.put_faults([f"send_message:reset-after,probability=0.1,user={stage.user}"])
+            for _ in range(4):
+                await anyio.sleep(dice.uniform(0.3, 1.8))
+                await stage.daemon.ready()
+                stage.daemon.kill()
         verdict = await stage.settled()
 
         assert verdict.is_clean, verdict
@@ -64,14 +65,15 @@ async def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path, postg
 
 async def test_restarts_of_the_server_under_load_lose_and_double_nothing_and_end_no_daemon(tmp_path: Path) -> None:
     with running_server() as server:
-        async with chaos(tmp_path, server.url, has_status_server=True) as stage, anyio.create_task_group() as people:
+        async with chaos(tmp_path, server.url, has_status_server=True) as stage:
             await stage.start()
-            await talk_of_many(stage, people)
-            for how in (signal.SIGINT, signal.SIGQUIT):
-                await anyio.sleep(1)
-                await anyio.to_thread.run_sync(server.stop, how)
-                await unready(stage)
-                await anyio.to_thread.run_sync(server.start)
+            async with anyio.create_task_group() as people:
+                await talk_of_many(stage, people)
+                for how in (signal.SIGINT, signal.SIGQUIT):
+                    await anyio.sleep(1)
+                    await anyio.to_thread.run_sync(server.stop, how)
+                    await unready(stage)
+                    await anyio.to_thread.run_sync(server.start)
             verdict = await stage.settled()
 
             assert verdict.is_clean, verdict

@@ -183,7 +183,7 @@ async def test_both_databases_have_the_same_tables_and_columns(
     theirs = await run(
         postgres_server,
         "SELECT table_name || '.' || column_name FROM information_schema.columns"
-        f" WHERE table_schema = '{schema}' AND table_name NOT IN ('shard', 'store_version')"
+        f" WHERE table_schema = '{schema}' AND table_name NOT IN ('replica', 'shard', 'store_version')"
         ' ORDER BY table_name COLLATE "C", ordinal_position',
     )
 

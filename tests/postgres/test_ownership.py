@@ -151,7 +151,7 @@ async def test_a_server_that_has_lost_commits_ends_its_owner(
     async with PostgresStore(postgres_url) as store:
         await store.commit(BOT, [begin()])
         await store.commit(BOT, [MarkSeen(HALL, {1: 1})])
-        rewind = f"UPDATE {schema}.shard SET commits = commits - 1; {ENDING_SESSIONS}"
+        rewind = f"UPDATE {schema}.replica SET commits = commits - 1; {ENDING_SESSIONS}"
         await anyio.to_thread.run_sync(postgres_server.psql, rewind)
 
         with pytest.raises(StoreError, match="has lost commits that it had confirmed"):

@@ -81,6 +81,8 @@ def _described(found: StoreProbe) -> str:
     version = "" if found.version is None else f", version {found.version}"
     if found.is_outdated:
         version += ", to be migrated at the next start"
+    if found.replicas:
+        version += f", shared by {found.replicas} processes" if found.replicas > 1 else ", used by 1 process"
     return f"{'in use' if found.in_use else 'readable and writable'}{version}"
 
 
