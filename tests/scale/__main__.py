@@ -32,7 +32,7 @@ def main() -> None:
 def up_to_date(page: str) -> str:
     """Return the page with its tables as they are now."""
     for name, table in TABLES.items():
-        text = f"<!-- table: {name} -->\n{markdown(table())}\n<!-- end -->"
+        text = f"<!-- table: {name} -->\n\n{markdown(table())}\n\n<!-- end -->"
         page = re.sub(rf"<!-- table: {name} -->\n.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)
     return page
 
