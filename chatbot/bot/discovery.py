@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -30,6 +31,9 @@ GOLDEN_RATIO: Final = 0.618
 FEW_MOVED: Final = 8
 """Threads with news for which the next poll is expected to need no more than a small page."""
 
+POLLS_AHEAD: Final = 5
+"""Threads that are polled before they are listed, for each listed one with news."""
+
 
 class ThreadWatcher:
     """Poll the thread list for new, changed and deleted threads.
@@ -56,6 +60,9 @@ class ThreadWatcher:
         self._page_size = SMALL_PAGE_SIZE
         self._completed_at = -COMPLETE_POLL_SECONDS
         self._is_budgeted = self._is_partly_read = False
+        self._started_at = 0.0
+        self._unlisted: Iterator[ThreadId] | None = None
+        self._polled_ahead: list[ThreadId] = []
         self.has_walked = False
         self.listed = 0
         self.answered = anyio.Event()
@@ -68,6 +75,8 @@ class ThreadWatcher:
         """
         self._polled_ms, self._is_complete = horizon_ms, horizon_ms is not None
         self._full_walk, self.has_walked, self.listed = None, False, 0
+        self._started_at = anyio.current_time()
+        self._unlisted, self._polled_ahead = None, []
 
     def request_poll(self) -> None:
         """Poll the thread list as soon as possible, instead of at its next interval."""
@@ -178,14 +187,54 @@ class ThreadWatcher:
         walk = ThreadListWalk(
             self._context.service, self._context.budget, horizon_ms=horizon_ms, page_size=self._page_size
         )
-        news = self._process(await walk.read(), walk)
+        items = await walk.read()
+        news = self._process(items, walk)
         self._page_size = SMALL_PAGE_SIZE if sum(news) <= FEW_MOVED else PAGE_SIZE
         if now < self._completed_at + COMPLETE_POLL_SECONDS and not any(news[len(news) // 2 :]) and not walk.is_over:
             return
         while not walk.is_over:
-            self._process(await walk.read(), walk)
+            self._poll_ahead(items, walk)
+            items = await walk.read()
+            self._process(items, walk)
         # The start of the walk, not its end: changes made during the walk must be read again.
         self._polled_ms, self._completed_at = walk.begun_ms or self._polled_ms, now
+
+    def _poll_ahead(self, items: Sequence[ThreadItem], walk: ThreadListWalk) -> None:
+        """Poll threads that the next pages of the list would probably show, while the quota delays these pages.
+
+        After a start, the quota is assumed to be used up by the previous process. If most listed threads have moved
+        since then, polling the next ones takes less time than waiting for the pages that list them. Only threads that
+        were not polled since the start are, the most recently active first, and no more of them once most had no news.
+
+        Args:
+            items: The last page.
+            walk: The walk that continues with the next page.
+        """
+        moved = sum(self._has_moved(item.id) for item in items)
+        if moved * 2 < len(items) or not walk.delay(anyio.current_time()):
+            return
+        lanes = self._scheduler.lanes
+        polled = [thread for thread in self._polled_ahead if thread in lanes and lanes[thread].poller.has_polled]
+        if sum(map(self._has_moved, polled)) * 2 < len(polled):
+            return
+        if self._unlisted is None:
+            tops = {thread: lane.commits.cursor.top for thread, lane in lanes.items()}
+            self._unlisted = iter(sorted(tops, key=tops.__getitem__, reverse=True))
+        unpolled = (thread for thread in self._unlisted if self._is_unpolled(thread))
+        self._polled_ahead = list(islice(unpolled, POLLS_AHEAD * moved))
+        for thread in self._polled_ahead:
+            self._scheduler.schedule(thread)
+
+    def _has_moved(self, thread: ThreadId) -> bool:
+        """Return whether there is or was news in a thread since the start."""
+        lane = self._scheduler.lanes.get(thread)
+        if lane is None:
+            return False
+        return lane.poller.activity_ms is not None or lane.poller.last_message_at >= self._started_at
+
+    def _is_unpolled(self, thread: ThreadId) -> bool:
+        lane = self._scheduler.lanes.get(thread)
+        return lane is not None and lane.poller.run_at is None and lane.membership.presence is Presence.IN
 
     async def _continue_full_walk(self, walk: ThreadListWalk, until: float) -> None:
         """Read the pages of the full walk that its share of the quota allows now, but only until a time.

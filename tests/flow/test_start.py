@@ -80,6 +80,41 @@ async def test_only_threads_that_have_moved_are_looked_at_at_once(ending: str) -
         assert 429 not in {call.status for call in room.emulator.calls}
 
 
+async def test_when_most_have_moved_the_others_are_not_kept_waiting_for_the_list(ending: str) -> None:
+    """The second page of the list has to wait, as the last process may just have used up the quota."""
+    async with chat(plugin, settings=BEATS) as room:
+        threads = await settled_threads(room)
+        await end(room, ending)
+        await room.advance(minutes=10)
+        for thread in threads:
+            room.emulator.send(thread, room.user("Ann").user, "are you there?")
+        begun = room.stage.clock()
+        await room.start()
+        await room.advance(seconds=0.2)
+
+        answered = sum(room.emulator.texts(thread)[-1][1] == "are you there?" for thread in threads)
+        assert answered == THREADS
+        assert sum(call.operation == "list_threads" and call.at >= begun * 1000 for call in room.emulator.calls) == 1
+        await room.advance(minutes=1)
+        assert all(len(room.emulator.texts(thread)) == 4 for thread in threads), "nobody is answered twice"
+        assert 429 not in {call.status for call in room.emulator.calls}
+
+
+async def test_threads_polled_before_they_are_listed_are_no_more_than_a_few_when_they_have_no_news() -> None:
+    async with chat(plugin, settings=BEATS) as room:
+        threads = await settled_threads(room)
+        await room.stop()
+        await room.advance(minutes=10)
+        for thread in threads[-20:]:
+            room.emulator.send(thread, room.user("Ann").user, "are you there?")
+        begun = room.stage.clock()
+        await room.start()
+        await room.advance(seconds=2)
+
+        looks = looks_since(room, begun)
+        assert all(looks[thread] <= 1 for thread in threads[:-20])
+
+
 async def test_the_other_threads_are_polled_at_the_usual_rate_so_that_edits_are_found(ending: str) -> None:
     async with chat(plugin, settings=BEATS) as room:
         threads = await settled_threads(room)

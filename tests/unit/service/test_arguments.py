@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -6,6 +7,7 @@ from azure.communication.chat._generated._serialization import Serializer
 
 from chatbot.service.arguments import quoted_time
 
+SDK: Any = Serializer
 MOMENT = datetime(2025, 3, 9, 1, 2, 3, tzinfo=UTC)
 
 
@@ -20,7 +22,7 @@ MOMENT = datetime(2025, 3, 9, 1, 2, 3, tzinfo=UTC)
     ],
 )
 def test_a_time_in_a_query_is_the_one_that_the_sdk_writes(moment: datetime) -> None:
-    ours, of_the_sdk = unquote(quoted_time(moment)), Serializer.serialize_iso(moment)
+    ours, of_the_sdk = unquote(quoted_time(moment)), SDK.serialize_iso(moment)
 
     assert datetime.fromisoformat(ours) == datetime.fromisoformat(of_the_sdk) == moment
     assert ours == of_the_sdk
