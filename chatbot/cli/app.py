@@ -85,8 +85,9 @@ _COMMANDS: Final = {
     ),
     "chat": (
         "Talk to running bots as a person.",
-        "Type lines and read the replies; Ctrl-D leaves. You join the lobby or, without one, the thread that you used "
-        "last. Piped lines are sent, then replies are awaited briefly: echo hello | chatbot chat",
+        "Type lines and read the replies; Ctrl-D leaves. /help lists more, such as /as NAME and /inspect. "
+        "You join the lobby or, without one, the thread that you used last. Piped lines are sent, then replies are "
+        "awaited briefly: echo hello | chatbot chat",
     ),
     "send": (
         "Send a message to a thread as a bot.",

@@ -1,7 +1,10 @@
-"""`chatbot chat`: talk to running bots from a second terminal, as a person.
+"""`chatbot chat`: talk to running bots from a second terminal, as one person or as several.
 
 A `Session` sends what the person types, polls the thread, and shows messages and their changes. Nobody's text can send
 control characters to the terminal.
+
+What was typed is stored in `.chatbot/` for the next session only on the embedded emulator: on Azure it is what people
+said to each other.
 """
 
 from __future__ import annotations
@@ -15,20 +18,22 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.chat_commands import ChatCommand, ChatCommands, command_of, help_text, text_for_bots
 from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
 from chatbot.cli.person import ChatUser, find_person
+from chatbot.cli.playground_client import is_on_emulator
 from chatbot.cli.terminal import Terminal
 from chatbot.config.source_location import printable
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.durations import format_duration
-from chatbot.errors import OutcomeUnknown, StateError, Throttled, Unreachable
+from chatbot.errors import OutcomeUnknown, ServiceError, StateError, Throttled, Unreachable
 from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId, UserId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
@@ -81,11 +86,16 @@ class Transcript:
     """
 
     def __init__(self, me: UserId, names: dict[UserId, str]) -> None:
-        self._me = me
+        self._mine = {me}
         self._names = dict(names)
         self._seen: dict[MessageId, int] = {}
         self._read: dict[UserId, int] = {}
         self.top = 0
+
+    def add_me(self, user: UserId, name: str) -> None:
+        """Do not show this user's messages again either: they are typed here, too."""
+        self._mine.add(user)
+        self._names[user] = name
 
     def new_lines(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
         """Return what has happened since the last call, oldest first.
@@ -101,7 +111,7 @@ class Transcript:
             self._seen[message.id] = message.version
             self.top = max(self.top, message.version)
             self._learn_names(message)
-            if has_own or message.sender != self._me:
+            if has_own or message.sender not in self._mine:
                 lines += self._lines(message, is_known=known is not None)
         return lines
 
@@ -111,13 +121,13 @@ class Transcript:
         for receipt in receipts:
             before, now = self._read.get(receipt.reader, 0), int(receipt.message)
             self._read[receipt.reader] = max(before, now)
-            if receipt.reader != self._me and before < int(message) <= now:
+            if receipt.reader not in self._mine and before < int(message) <= now:
                 lines.append(TranscriptLine("✓ read by", self.name(receipt.reader), LineStyle.NOTICE))
         return lines
 
     def count_readers(self, message: MessageId) -> int:
         """Return how many others are known to have read up to this message."""
-        return sum(read >= int(message) for reader, read in self._read.items() if reader != self._me)
+        return sum(read >= int(message) for reader, read in self._read.items() if reader not in self._mine)
 
     def name(self, user: UserId | None) -> str:
         """Return the display name of a user."""
@@ -144,7 +154,7 @@ class Transcript:
         ]
 
     def _describe_change(self, message: ChatMessage) -> list[TranscriptLine]:
-        others = ", ".join(self.name(person.user) for person in message.participants if person.user != self._me)
+        others = ", ".join(self.name(person.user) for person in message.participants if person.user not in self._mine)
         if message.type is MessageType.PARTICIPANT_ADDED and others:
             return [TranscriptLine(others, "joined", LineStyle.NOTICE)]
         if message.type is MessageType.PARTICIPANT_REMOVED and others:
@@ -171,6 +181,11 @@ QUIET_SECONDS: Final = 1.0
 """Once input has ended and bots have answered, the session ends after so many seconds without news."""
 
 EARLIER_LINES: Final = 5
+
+MAX_HISTORY: Final = 500
+"""Lines that are kept for the next session."""
+
+_HISTORY: Final = "chat_history"
 _PAGE: Final = 50
 _MAX_FAILURES: Final = 6
 
@@ -183,11 +198,18 @@ class Session:
         thread: a thread that the person is in.
         terminal: the person's terminal.
         unsent: returns how many messages the bots still have to send to the thread.
+        commands: carries out what is not for the bots.
     """
 
     def __init__(
-        self, person: ChatUser, thread: ThreadId, terminal: Terminal, unsent: Callable[[], Awaitable[int]]
+        self,
+        person: ChatUser,
+        thread: ThreadId,
+        terminal: Terminal,
+        unsent: Callable[[], Awaitable[int]],
+        commands: ChatCommands,
     ) -> None:
+        self._commands = commands
         self._person = person
         self._service = person.service
         self._thread = thread
@@ -214,10 +236,46 @@ class Session:
             group.start_soon(self._poll_forever)
             async with aclosing(self._terminal.lines()) as lines:
                 async for line in lines:
-                    await self._send(line)
+                    if (command := command_of(line)) is None:
+                        await self._send(text_for_bots(line))
+                    else:
+                        await self._carry_out(command, line, answer_timeout)
             group.cancel_scope.cancel()
         if self._sent_at and not self._terminal.is_interactive:
             await self._await_answers(answer_timeout.total_seconds())
+
+    async def _carry_out(self, command: ChatCommand, line: str, answer_timeout: timedelta) -> None:
+        """Carry out a command, or say why not: the session goes on in any case."""
+        if command.name == "help":
+            self._notice("here", help_text())
+            await self._send(line)
+            return
+        if not self._terminal.is_echoing:
+            self._notice(self._person.name, line)
+        if self._sent_at and not self._terminal.is_interactive:
+            await self._await_answers(answer_timeout.total_seconds())  # what was sent before it
+        try:
+            match command.name:
+                case "as":
+                    await self._switch(command.rest)
+                case "inspect":
+                    self._notice(*await self._commands.inspect(self._person, self._thread))
+                case "fault":
+                    self._notice("faults", await self._commands.fault(self._person, command.rest))
+                case _:
+                    self._notice("clock", await self._commands.advance(self._person, command.rest))
+        except (StateError, ServiceError) as error:
+            self._show([TranscriptLine("(not done:", f"{error}) //{command.name} goes to the bots", LineStyle.CHANGED)])
+
+    async def _switch(self, name: str) -> None:
+        self._person = await self._commands.switch(self._person, name, self._thread)
+        self._service = self._person.service
+        self._transcript.add_me(self._person.user, self._person.name)
+        self._terminal.prompt = prompt_of(self._person)
+        self._notice("you", f"are {self._person.name}")
+
+    def _notice(self, author: str, text: str) -> None:
+        self._show([TranscriptLine(author, text, LineStyle.NOTICE)])
 
     async def _send(self, line: str) -> None:
         if not line.strip():
@@ -361,11 +419,58 @@ async def _chat(
             joined = await person.open_thread(topic)
         else:
             joined = await (person.join(ThreadId(thread)) if thread else person.default_thread())
-        terminal = Terminal(f"{printable(name)}> ")
+        history = await _History.of(control, info)
+        terminal = Terminal(prompt_of(person), history.lines, on_line=history.add)
         if terminal.is_interactive:
             topic = (await person.service.get_thread(joined)).topic
-            print(f"{printable(topic)}  {joined}\nYou are {printable(name)}. Ctrl-D leaves.\n", flush=True)
-        await Session(person, joined, terminal, partial(count_unsent, config, joined)).run(answer_timeout)
+            print(
+                f"{printable(topic)}  {joined}\nYou are {printable(name)}. /help shows more, Ctrl-D leaves.\n",
+                flush=True,
+            )
+        unsent = partial(count_unsent, config, joined)
+        await Session(person, joined, terminal, unsent, ChatCommands(control)).run(answer_timeout)
+
+
+def prompt_of(person: ChatUser) -> str:
+    """Return the text before the line that a person types."""
+    return f"{printable(person.name)}> "
+
+
+class _History:
+    """The lines that were typed, in this session and in earlier ones.
+
+    Args:
+        control: where they are stored; None on Azure, where people's words stay out of files.
+        lines: those of earlier sessions, oldest first.
+    """
+
+    def __init__(self, control: ControlDirectory | None, lines: list[str]) -> None:
+        self._control = control
+        self.lines = lines
+
+    @classmethod
+    async def of(cls, control: ControlDirectory, info: RunInfo) -> Self:
+        """Return the history of the sessions with these bots."""
+        if not is_on_emulator(info):
+            return cls(None, [])
+        return cls(control, await anyio.to_thread.run_sync(_stored_history, control))
+
+    async def add(self, line: str) -> None:
+        """Remember a line; another session may do so at the same time."""
+        if not line.strip() or self.lines[-1:] == [line]:
+            return
+        self.lines.append(line)
+        if self._control is not None:
+            await anyio.to_thread.run_sync(_store_in_history, self._control, line)
+
+
+def _stored_history(control: ControlDirectory) -> list[str]:
+    lines = control.read_facts(_HISTORY).get("lines")
+    return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+
+
+def _store_in_history(control: ControlDirectory, line: str) -> None:
+    control.write_facts(_HISTORY, {"lines": [*_stored_history(control), line][-MAX_HISTORY:]})
 
 
 async def _list(person: ChatUser) -> None:

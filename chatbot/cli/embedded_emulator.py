@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -135,7 +136,7 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
     )
     async with serve_playground(playground, token=token, port=facts.get("port", 0)) as link:
         address = urlsplit(link)
-        kept = {"token": token, "port": address.port, "offset": sandbox.clock.offset}
+        kept = {"token": token, "port": address.port, "offset": sandbox.clock.offset, "pid": os.getpid()}
         await anyio.to_thread.run_sync(control.write_facts, _PAGE_NOTES, kept)
         structlog.get_logger().info("playground.served", address=f"{address.scheme}://{address.netloc}/")
         sandbox.link = link

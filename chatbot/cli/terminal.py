@@ -2,8 +2,8 @@
 
 `LineEditor` is pure: bytes of the terminal in, finished lines out. `Terminal` reads and draws.
 
-The editor is small on purpose: text, backspace, Ctrl-U (line), Ctrl-W (word), Enter, Ctrl-D. Keys that send escape
-sequences do nothing.
+The editor is small on purpose: text, backspace, Ctrl-U (line), Ctrl-W (word), Enter, Ctrl-D, up and down for earlier
+lines. Other keys that send escape sequences do nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -29,13 +29,21 @@ class Terminal:
 
     Args:
         prompt: the text before the line that is typed.
+        history: earlier lines, oldest first; the list may grow.
+        on_line: called with each line that is finished at the prompt.
+
+    Attributes:
+        prompt: as above; a change is shown with the next line.
     """
 
-    def __init__(self, prompt: str) -> None:
-        self._prompt = prompt
+    def __init__(
+        self, prompt: str, history: Sequence[str] = (), *, on_line: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        self.prompt = prompt
+        self._on_line = on_line
         self._drawn = ""
         self._has_prompt = False
-        self._editor = LineEditor()
+        self._editor = LineEditor(history)
         self.is_interactive = _can_edit()
         self.has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -59,6 +67,8 @@ class Terminal:
             while not self._editor.is_done:
                 for line in self._editor.feed(await _read(sys.stdin.fileno())):
                     self._hide()
+                    if self._on_line is not None:
+                        await self._on_line(line)
                     yield line
                 self._erase()
                 self._has_prompt = True
@@ -73,13 +83,13 @@ class Terminal:
         if not self._has_prompt:
             return
         width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
-        rows = max(0, cells(self._prompt + self._drawn) - 1) // width
+        rows = max(0, cells(self._drawn) - 1) // width
         sys.stdout.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")
 
     def _draw(self) -> None:
         if self._has_prompt:
-            self._drawn = self._editor.text
-            sys.stdout.write(self._prompt + self._drawn)
+            self._drawn = self.prompt + self._editor.text
+            sys.stdout.write(self._drawn)
         sys.stdout.flush()
 
     @contextmanager
@@ -134,16 +144,25 @@ async def _read(descriptor: int) -> bytes:
     return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)
 
 
-_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])")
-_HALF_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?$")
+_ESCAPE: Final = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])"
+_HALF_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
+_KEY: Final = re.compile(f"{_ESCAPE}|{_HALF_ESCAPE.pattern}|.", re.DOTALL)
+_STEPS: Final = {"\x1b[A": 1, "\x1bOA": 1, "\x1b[B": -1, "\x1bOB": -1}
 
 
 class LineEditor:
-    """The line typed so far is in `text`; `is_done` is true once the person has ended the input."""
+    """The line typed so far is in `text`; `is_done` is true once the person has ended the input.
 
-    def __init__(self) -> None:
+    Args:
+        history: earlier lines, oldest first; the list may grow.
+    """
+
+    def __init__(self, history: Sequence[str] = ()) -> None:
         self.text = ""
         self.is_done = False
+        self._history = history
+        self._back = 0  # how many lines back in the history; 0 is the line that is being typed
+        self._draft = ""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
 
@@ -151,19 +170,27 @@ class LineEditor:
         """Process bytes from the terminal (none mean that it was closed); return the finished lines."""
         if not data:
             self.is_done = True
-        arrived = _ESCAPE.sub("", self._rest + self._decode(data))
-        half = _HALF_ESCAPE.search(arrived)
-        self._rest = half[0] if half else ""
+        keys = _KEY.findall(self._rest + self._decode(data))
+        self._rest = keys.pop() if keys and _HALF_ESCAPE.fullmatch(keys[-1]) else ""
         lines = []
-        for character in arrived[: half.start()] if half else arrived:
+        for key in keys:
             if self.is_done:
                 break
-            if character in "\r\n":
+            if key in "\r\n":
                 lines.append(self.text)
-                self.text = ""
-            else:
-                self._edit(character)
+                self.text, self._back = "", 0
+            elif key in _STEPS:
+                self._recall(_STEPS[key])
+            elif len(key) == 1:
+                self._edit(key)
         return lines
+
+    def _recall(self, step: int) -> None:
+        """Show an earlier line, or a later one; what was being typed comes back at the end."""
+        if self._back == 0:
+            self._draft = self.text
+        self._back = min(max(0, self._back + step), len(self._history))
+        self.text = self._history[-self._back] if self._back else self._draft
 
     def _edit(self, character: str) -> None:
         if character in "\x7f\b":

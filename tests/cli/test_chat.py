@@ -14,6 +14,7 @@ import pytest
 
 from chatbot.cli import main
 from tests.cli.conftest import PATIENCE, Chat, Demo, Run, copy_of_the_clone
+from tests.cli.resource import Azure
 
 
 def test_through_a_pipe_people_send_see_answers_receipts_and_leave(demo: Demo, chat: Chat) -> None:
@@ -70,6 +71,72 @@ def test_on_a_terminal_the_prompt_stays_below_what_arrives(demo: Demo) -> None:
     terminal.type(b"\x15\x04")
 
     assert terminal.ended() == 0
+
+
+def test_at_the_prompt_people_change_stories_are_read_and_faults_and_time_are_at_hand(demo: Demo) -> None:
+    terminal = Terminal(demo.directory, "chat", "--as", "Ann", "--new", "Tools")
+    terminal.expect("Ann> ")
+    terminal.type(b"hi there\r")
+    terminal.expect("Echo: \x1b[0mhi there")
+
+    terminal.type(b"/inspect\r")
+    terminal.expect("Echo hi there: handled")
+    terminal.expect("  handler plugins.echo.echo, plugins/echo.py:")
+    terminal.expect("  action SendMessage: content=hi there")
+    terminal.expect("  called send_message")
+    terminal.expect("  not echo.echo_command: the message does not begin with /echo")
+
+    terminal.type(b"/as Ben\r")
+    terminal.expect("you are Ben")
+    terminal.expect("Ben> ")
+    terminal.type(b"//as I was saying\r")
+    terminal.expect("Ben: \x1b[0m/as I was saying")
+    terminal.expect("Echo: \x1b[0m/as I was saying")
+
+    terminal.type(b"/fault send_message:503,times=1,user=echo\r")
+    terminal.expect("faults in force: send_message:503,times=1,user=Echo")
+    terminal.type(b"/fault off\r")
+    terminal.expect("faults no fault is in force")
+    terminal.type(b"/fault nonsense\r")
+    terminal.expect("write OPERATION:KIND")
+    terminal.type(b"/advance soon\r")
+    terminal.expect("write for example /advance 1h")
+    terminal.type(b"/advance 1s\r")
+    terminal.expect("clock advanced by 1s")
+    terminal.type(b"/help\r")
+    terminal.expect("here /as NAME")
+    terminal.expect("Help desk: ")
+    terminal.type(b"\x04")
+    assert terminal.ended() == 0
+
+    later = Terminal(demo.directory, "chat", "--as", "Ann")
+    later.expect("Ann> ")
+    later.type(b"\x1b[A\x1b[A")
+    later.expect("Ann> /advance 1s")
+    later.type(b"\x15\x04")
+    assert later.ended() == 0
+    history = demo.directory / ".chatbot" / "chat_history.json"
+    assert "hi there" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_on_azure_nothing_typed_is_stored_and_the_tools_are_refused(resource: Azure, tmp_path: Path, run: Run) -> None:
+    resource.bots_yaml(tmp_path)
+    run(tmp_path).event("daemon.started")
+    terminal = Terminal(tmp_path, "chat", "--as", "Ann")
+    terminal.expect("Ann> ")
+    terminal.type(b"secret words\r")
+    terminal.expect("Parrot: \x1b[0msecret words!")
+    for tool in (b"/inspect", b"/fault *:503", b"/advance 1h"):
+        terminal.type(tool + b"\r")
+        terminal.expect("(not done: these bots run on Azure")
+    terminal.type(b"\x1b[A" * 4)
+    terminal.expect("Ann> secret words")
+    terminal.type(b"\x15\x04")
+
+    assert terminal.ended() == 0
+    for file in (tmp_path / ".chatbot").glob("*.json"):
+        assert "secret" not in file.read_text()
 
 
 def test_ctrl_c_leaves_with_130_and_gives_the_terminal_back(demo: Demo) -> None:

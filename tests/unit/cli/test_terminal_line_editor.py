@@ -31,6 +31,23 @@ def test_keys_edit_the_line(keys: bytes, lines: list[str], text: str) -> None:
     assert typed(keys) == (lines, text)
 
 
+def test_up_and_down_show_earlier_lines_and_bring_back_what_was_being_typed() -> None:
+    earlier = ["one", "two"]
+    editor = LineEditor(earlier)
+
+    editor.feed(b"dra")
+    shown = []
+    for key in (b"\x1b[A", b"\x1bOA", b"\x1b[A", b"\x1b[B", b"\x1bOB", b"\x1b[B", b"ft"):
+        editor.feed(key)
+        shown.append(editor.text)
+    assert shown == ["two", "one", "one", "two", "dra", "dra", "draft"]
+
+    assert editor.feed(b"\x1b[A!\r") == ["two!"]
+    earlier.append("two!")
+    editor.feed(b"\x1b[A")
+    assert editor.text == "two!"
+
+
 def test_ctrl_d_ends_the_input_only_on_an_empty_line() -> None:
     editor = LineEditor()
 
