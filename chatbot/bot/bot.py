@@ -4,14 +4,14 @@ Nothing outlives `run`. On a stop, no new poll begins, running turns finish thei
 `run` returns. A handler's failure is logged. Only an unexpected error ends `run` with an exception, and the supervisor
 starts the bot again.
 
-A start restores the stored state: threads, pending work, and the time from which threads must be polled again.
+A start restores the stored state, see `Handover`.
 `Maintenance` runs periodically: it deletes settled records, stores that time, and logs summaries of failures.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -22,21 +22,24 @@ from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import NO_THREAD, BotContext, BotSettings, OnFailure
 from chatbot.bot.failure_log import OngoingFailures, RepeatedFailures
 from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.handover import Handover
 from chatbot.bot.membership import Presence
 from chatbot.bot.monitoring import STALLED_SECONDS, Monitor, NoObserver, NoTracer, Observer, Tracer
+from chatbot.bot.ownership import Everything, Ownership
 from chatbot.bot.retries import AttemptJournal
 from chatbot.bot.scheduler import Scheduler
+from chatbot.cluster.notes import Note
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource
 from chatbot.dispatch.author_code import uncancelled
-from chatbot.errors import StoreError, kind_of
+from chatbot.errors import NotOwner, StoreError, kind_of
 from chatbot.events import BotStarted, BotStopping, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
-from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, Progress
-from chatbot.stores.writes import BeginAttempt, DropDeadLetter, EndAttempt, MoveHorizon, Prune, RequestRetry, Write
+from chatbot.stores.records import DeadLetter
+from chatbot.stores.writes import DropDeadLetter, MoveHorizon, Prune, RequestRetry, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -68,6 +71,7 @@ class Bot:
         observer: Receives observations, for metrics.
         tracer: Traces the work, for logs and traces.
         log: Logger; the bot's name is bound to it here.
+        ownership: Which threads this process serves; by default all.
 
     Attributes:
         context: Environment shared by all parts of the bot.
@@ -93,14 +97,21 @@ class Bot:
         observer: Observer | None = None,
         tracer: Tracer | None = None,
         log: FilteringBoundLogger | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
+        ownership = ownership or Everything()
         log = (log or _default_log()).bind(bot=name)
         self.context = context = BotContext(
             name=name,
             user=service.user,
             service=service,
             store=store,
-            conversations=Conversations(service.user, store, clock=clock),
+            conversations=Conversations(
+                service.user,
+                store,
+                clock=clock,
+                shards=lambda thread: ownership.shards(service.user, (thread or NO_THREAD,)),
+            ),
             settings=settings or BotSettings(),
             display_name=display_name or name,
             first_started_ms=first_started_ms,
@@ -113,6 +124,7 @@ class Bot:
             degraded=DegradedReasons(),
             shared=shared or SharedQuotas(),
             on_failure=on_failure,
+            ownership=ownership,
         )
         context.shared.users.add(context.user)
         for source in (context.ongoing.degraded, self._restarts, self._abandoned_handlers):
@@ -122,12 +134,14 @@ class Bot:
         self._write_behind = WriteBehind(context)
         self.scheduler = Scheduler(context, self.handlers, self._attempts, self._write_behind)
         self.watcher = ThreadWatcher(context, self.scheduler)
-        self._maintenance = Maintenance(context, self.watcher)
+        self._handover = Handover(
+            context, self.scheduler, self._write_behind, self.watcher, self.handlers, self.queue_letter
+        )
+        self._maintenance = Maintenance(context, self.watcher, self._handover)
         self.is_started = False
         self._running_since = 0.0
         self._crashed_at: float | None = None
         self._crashed_with = ""
-        self._was_restored = False
 
     @property
     def name(self) -> str:
@@ -154,14 +168,16 @@ class Bot:
             raise
         finally:
             self.is_started = False
+            self._handover.end()
 
     async def _run(self, stopping: anyio.Event) -> None:
         context, scheduler = self.context, self.scheduler
         context.is_stopping = False
-        await self._restore()
+        await self._handover.restore()
         context.log.info("bot.started", user_id=context.user, threads=len(scheduler.lanes))
         async with self.handlers.generations:
-            await scheduler.announce(BotStarted(bot=context.user, occurred_on=context.now))
+            if context.owns_bot:
+                await self._announce_start()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._run_forever, self.watcher.run, "thread watcher")
                 group.start_soon(self._run_forever, scheduler.run, "scheduler")
@@ -169,9 +185,11 @@ class Bot:
                 group.start_soon(self._run_forever, self._maintenance.run, "maintenance")
                 group.start_soon(self._run_forever, self._run_timers, "timer loop")
                 group.start_soon(self._run_forever, self._attempts.run, "journal of long handlers")
+                group.start_soon(self._run_forever, self._announce_takeovers, "announcer")
                 self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
-                await scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
+                if context.owns_bot:
+                    await scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
                 context.is_stopping = True
                 scheduler.interrupt()
                 await self._drain()
@@ -180,6 +198,16 @@ class Bot:
         await self._maintenance.save_horizon()
         context.failures.log_summary(anyio.current_time())
         context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.all_lanes))
+
+    async def _announce_start(self) -> None:
+        await self.scheduler.announce(BotStarted(bot=self.context.user, occurred_on=self.context.now))
+
+    async def _announce_takeovers(self) -> None:
+        """Run the handlers of the start whenever this process takes over what belongs to no thread, until canceled."""
+        while True:
+            await self._handover.bot_taken.wait()
+            self._handover.bot_taken = anyio.Event()
+            await self._announce_start()
 
     async def _run_forever(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Run a loop that must not end; if it ends for any reason, raise an error that ends the bot.
@@ -231,80 +259,27 @@ class Bot:
         new = old.with_plugins(plugins)
         await self.handlers.generations.replace(new)
         is_paused = self.context.paused_ms is not None  # it reads its schedules when it is resumed
-        if new.schedules != old.schedules and not is_paused:
+        is_owned = self.context.owns_bot  # or when it is taken over
+        if new.schedules != old.schedules and is_owned and not is_paused:
             await self.context.conversations.reschedule(new.schedules)
 
-    # ── the start ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── several processes ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _restore(self) -> None:
-        """Create a lane for every stored thread, with its pending actions.
+    async def take(self, shards: frozenset[int], after_crash: frozenset[int]) -> None:
+        """Serve the threads of these shards from now on; see `Handover.take`."""
+        await self._handover.take(shards, after_crash)
 
-        Raises:
-            StoreError: The store could not be read.
-        """
-        context, store = self.context, self.context.store
-        rows: dict[ThreadId, list[OutboxRow]] = {}
-        for row in await store.pending(context.user):
-            rows.setdefault(row.thread, []).append(row)
-        context.was_killed = store.was_killed
-        # Before any lane is created: a handler that killed the last process must not run unguarded.
-        unfinished = await self._review_attempts()
-        records = await store.threads(context.user)
-        parked = [record.thread for record in records if record.is_left]
-        await context.conversations.load(self.handlers.dispatcher.schedules, parked)
-        self.scheduler.restart(unfinished)
-        horizon_ms = await store.horizon(context.user)
-        # A message sent shortly before the horizon may have become visible after it.
-        polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
-        self.watcher.restart(polled_ms)
-        for record in records:
-            pending = rows.pop(record.thread, ())
-            if context.serves(record.thread) or record.is_left:
-                self.scheduler.resume(record, pending, polled_ms)
-        for thread in (context.settings.threads or frozenset()) - self.scheduler.lanes.keys():
-            self.scheduler.open(thread, None)
-        self._restore_unknown_threads(rows)
-        for letter in await store.dead_letters(context.user):
-            if letter.is_revived and not self.queue_letter(letter):
-                context.log.warning("dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+    async def release(self, shards: frozenset[int], released: Callable[[frozenset[int]], None]) -> None:
+        """Finish the work in these shards; see `Handover.release`."""
+        await self._handover.release(shards, released)
 
-    async def _review_attempts(self) -> Mapping[ThreadId, Attempt]:
-        """Return the recorded attempts, updated by how the previous process or run ended.
+    def lose(self, shards: frozenset[int]) -> None:
+        """Drop the work in these shards at once; see `Handover.lose`."""
+        self._handover.lose(shards)
 
-        A handler counts as a kill if it was recorded as running when the process died without a request to stop. So
-        neither a refused start nor an operator's signal counts. It counts as cut off if it was recorded as long-running
-        when the process was stopped. A bot that crashed and was restarted in the same process counts nothing.
-        """
-        context, store = self.context, self.context.store
-        is_first = context.user not in context.shared.restored
-        is_other = is_first or not self._was_restored
-        context.shared.restored.add(context.user)
-        self._was_restored = True
-        was_killed = is_first and store.was_killed and not store.was_stopping
-        attempts = dict(await store.attempts(context.user))
-        writes: list[Write] = []
-        for thread, attempt in list(attempts.items()):
-            if attempt.progress is Progress.WAITING:
-                continue
-            kills = attempt.count + was_killed
-            cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
-            if kills or cuts:
-                attempts[thread] = Attempt(attempt.event_key, kills, cuts, handler=attempt.handler)
-                writes.append(BeginAttempt(thread, attempts[thread]))
-            else:
-                del attempts[thread]
-                writes.append(EndAttempt(thread))
-        if writes:
-            await store.commit(context.user, writes)
-        return attempts
-
-    def _restore_unknown_threads(self, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
-        """Restore actions for threads that the bot was never in: they fail unless it enters the thread."""
-        for thread, pending in rows.items():
-            outbox = self.scheduler.lane_of(thread).commits.outbox
-            for row in pending:
-                outbox.add(row)
-            self.scheduler.schedule(thread)
+    async def receive(self, note: Note) -> None:
+        """Do what another process asks for; see `Handover.receive`."""
+        await self._handover.receive(note)
 
     # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -433,23 +408,29 @@ class Maintenance:
     Args:
         context: The bot's environment.
         watcher: Knows up to when everything is settled.
+        handover: Finds what lost notes would have told.
     """
 
-    def __init__(self, context: BotContext, watcher: ThreadWatcher) -> None:
+    def __init__(self, context: BotContext, watcher: ThreadWatcher, handover: Handover) -> None:
         self._context = context
         self._watcher = watcher
+        self._handover = handover
 
     async def run(self) -> None:
         """Run maintenance periodically until canceled."""
         while True:
             self._context.failures.log_summary(anyio.current_time())
             before_ms = int((self._context.clock() - self._context.settings.retention.total_seconds()) * 1000)
-            await self._commit([Prune(before_ms), *self._horizon()])
+            if self._context.owns_bot:
+                await self._commit([Prune(before_ms), *self._horizon()])
+            if self._context.ownership.is_shared:
+                await self._handover.find_missed()
             await anyio.sleep(MAINTENANCE_SECONDS)
 
     async def save_horizon(self) -> None:
         """Store which threads the next start need not poll at once; losing it only costs polls."""
-        if horizon := self._horizon():
+        horizon = self._horizon()
+        if horizon and self._context.owns_bot:
             await self._commit(horizon)
 
     def _horizon(self) -> list[Write]:
@@ -460,7 +441,9 @@ class Maintenance:
 
     async def _commit(self, writes: Sequence[Write]) -> None:
         try:
-            await self._context.commit(writes)
+            await self._context.commit(writes, threads=(NO_THREAD,))
+        except NotOwner:
+            pass  # the process that owns the bot does it
         except StoreError as error:
             self._context.ongoing.record_failure("store", error)
 

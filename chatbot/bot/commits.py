@@ -17,12 +17,12 @@ from chatbot.actions import ActionKey
 from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import ThreadState
 from chatbot.bot.read_receipts import ReceiptSender
-from chatbot.errors import ServiceError, StoreError
+from chatbot.errors import NotOwner, ServiceError, StoreError
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Cursor
 from chatbot.stores.records import OutboxRow, ThreadRecord
-from chatbot.stores.writes import Enqueue, MarkSeen, MoveBase, Write
+from chatbot.stores.writes import Enqueue, MarkSeen, MoveBase, SettleRow, Write
 
 DEFER_SECONDS: Final = 1.0
 """Seconds for which deferred writes are collected; after a crash, the next start reads the thread again."""
@@ -121,11 +121,18 @@ class ThreadCommits:
         deferred = self.take_deferred()
         try:
             before = [*deferred.writes, *self.marks_of(deferred.marks)]
-            await self._context.commit([*before, *writes, *self.marks_of(seen)], place=self.state.key)
+            key = self.state.key
+            await self._context.commit([*before, *writes, *self.marks_of(seen)], threads=(key,), place=key)
         except BaseException:
             self.restore_deferred(deferred)
             raise
         self.cursor.mark(seen)  # not before the commit: see above
+
+    def knows(self, key: ActionKey) -> bool:
+        """Return whether an action is pending here, or was carried out here and the store may not show it yet."""
+        return self.outbox.knows(key) or any(
+            isinstance(write, SettleRow) and write.key == key for write in self._deferred
+        )
 
     async def enqueue(self, rows: Sequence[OutboxRow]) -> None:
         """Journal actions that were not caused by an event."""
@@ -223,21 +230,45 @@ class WriteBehind:
             self._requested = anyio.Event()
             scheduled, self._waiting = frozenset(self._waiting), {}
             taken = {commits: commits.take_deferred() for commits in scheduled}
-            writes: list[Write] = []
-            for commits, deferred in taken.items():
-                writes += [*deferred.writes, *commits.marks_of(deferred.marks)]
-            if not writes:
-                return
             self._writing = scheduled
             try:
-                await self._context.commit(writes)
-            except StoreError as error:
-                self._context.ongoing.record_failure("store", error)
-                for commits, deferred in taken.items():
-                    commits.restore_deferred(deferred)
-                    self.add(commits)
+                await self._write(taken)
             finally:
                 self._writing = frozenset()
+
+    async def _write(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> None:
+        """Store the deferred writes of these threads, and restore them if the store fails."""
+        writes: list[Write] = []
+        for commits, deferred in taken.items():
+            writes += [*deferred.writes, *commits.marks_of(deferred.marks)]
+        if not writes:
+            return
+        try:
+            await self._context.commit(writes, threads=[commits.state.key for commits in taken])
+        except NotOwner:
+            # Another process owns one of these threads, and reads there what these writes would say. The other threads
+            # keep their writes.
+            parts = self._by_shard(taken)
+            for part in parts if len(parts) > 1 else ():
+                await self._write(part)
+        except StoreError as error:
+            self._context.ongoing.record_failure("store", error)
+            for commits, deferred in taken.items():
+                commits.restore_deferred(deferred)
+                self.add(commits)
+
+    def _by_shard(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> list[dict[ThreadCommits, DeferredWrites]]:
+        parts: dict[frozenset[int], dict[ThreadCommits, DeferredWrites]] = {}
+        for commits, deferred in taken.items():
+            shard = self._context.ownership.shards(self._context.user, (commits.state.key,))
+            parts.setdefault(shard, {})[commits] = deferred
+        return list(parts.values())
+
+    def forget(self, thread: ThreadId) -> None:
+        """Drop a thread whose lane is removed, with its deferred writes."""
+        commits = self.threads.pop(thread, None)
+        if commits is not None:
+            self._waiting.pop(commits, None)
 
     async def wait_for(self, commits: ThreadCommits) -> None:
         """Wait until running writes of this thread have ended, because later writes must not be stored before them."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 import anyio
 
 from chatbot.bot.environment import BotContext
+from chatbot.bot.forwarding import Forwarding, item_of
 from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
 from chatbot.bot.scheduler import Scheduler
+from chatbot.cluster.notes import ListAgain, ThreadNotified, ThreadsListed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
 from chatbot.polling.eventgrid import DeliveryReliability
@@ -27,6 +30,12 @@ COMPLETE_POLL_SECONDS: Final = 1.0
 
 GOLDEN_RATIO: Final = 0.618
 """Multiples of it, modulo 1, are spread evenly for any number of bots."""
+
+LISTED_AGAIN_MS: Final = 60_000
+"""How far back the list is read again after threads were taken over: longer than a process can be silent unnoticed."""
+
+WAIT_SECONDS: Final = 60.0
+"""Seconds between two reports of a watcher that does not poll, because another process does."""
 
 FEW_MOVED: Final = 8
 """Threads with news for which the next poll is expected to need no more than a small page."""
@@ -63,6 +72,7 @@ class ThreadWatcher:
         self._started_at = 0.0
         self._unlisted: Iterator[ThreadId] | None = None
         self._polled_ahead: list[ThreadId] = []
+        self._forwarding = Forwarding(context)
         self.has_walked = False
         self.listed = 0
         self.answered = anyio.Event()
@@ -77,6 +87,21 @@ class ThreadWatcher:
         self._full_walk, self.has_walked, self.listed = None, False, 0
         self._started_at = anyio.current_time()
         self._unlisted, self._polled_ahead = None, []
+
+    def take_over(self, horizon_ms: int | None) -> None:
+        """Poll the list in place of another process, which may have used all of the quota."""
+        self.restart(horizon_ms)
+        self._is_budgeted = False
+        self._full_walk_at = anyio.current_time()
+        self.request_poll()
+
+    def list_again(self) -> None:
+        """List again what has moved lately: who was told of it may have lost its threads, or not have had them yet."""
+        if self._polled_ms is not None:
+            self._polled_ms -= LISTED_AGAIN_MS
+        self._completed_at = -math.inf
+        self._forwarding.clear()
+        self.request_poll()
 
     def request_poll(self) -> None:
         """Poll the thread list as soon as possible, instead of at its next interval."""
@@ -100,7 +125,12 @@ class ThreadWatcher:
     def handle_notification(self, thread: ThreadId) -> None:
         """Handle an Event Grid notification about a thread, which may not be one of the bot's."""
         if not self.is_in(thread):
-            self.request_poll()  # the thread list shows whether the thread is the bot's
+            if not self._context.owns(thread):
+                self._context.ownership.tell(ThreadNotified(self._context.user, thread))
+            elif self._context.owns_bot:
+                self.request_poll()  # the thread list shows whether the thread is the bot's
+            else:
+                self._context.ownership.tell(ListAgain(self._context.user))
             return
         lane = self._scheduler.lanes[thread]
         self._reliability.record_delivery(thread, anyio.current_time())
@@ -123,10 +153,6 @@ class ThreadWatcher:
         try:
             await anyio.sleep(phase * self._context.settings.cadence.fast)
             self._full_walk_at = anyio.current_time()
-            if not self._is_budgeted:
-                # Even at the first start: a process that was killed within its first seconds has stored nothing.
-                self._context.budget.assume_previous_process(anyio.current_time())
-                self._is_budgeted = True
             await self._poll_until_stopping()
         finally:
             neighbors.pop(self._context.user, None)
@@ -136,6 +162,13 @@ class ThreadWatcher:
         back_off = BackOff()
         self._context.monitor.thread_list_polled()
         while not self._context.is_stopping:
+            if not self._context.owns_bot:
+                await self._wait(WAIT_SECONDS)  # another process polls the list
+                continue
+            if not self._is_budgeted:
+                # Even at the first start: a process that was killed within its first seconds has stored nothing.
+                self._context.budget.assume_previous_process(anyio.current_time())
+                self._is_budgeted = True
             begun_at = anyio.current_time()
             try:
                 await self._poll()
@@ -270,17 +303,39 @@ class ThreadWatcher:
             self._context.log.info("thread_list.partly_read", threads=walk.listed)
             self._is_partly_read = True
 
-    def _process(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> list[bool]:
+    def _process(self, items: Sequence[ThreadItem], walk: ThreadListWalk) -> list[bool]:
         """Schedule polls of the threads that have news; return for each of these threads whether it has."""
         self._context.monitor.thread_list_polled()
         self._scheduler.answers.note_answer()
         self.answered.set()
         if walk.pages == 1 and walk.date_ms is not None:
             self._context.conversations.note_service_time(walk.date_ms)
-        return [self._needs_poll(item) and self._schedule_poll(item, walk) for item in items]
+        listed_ms, begun_ms = walk.service_ms(anyio.current_time()), walk.begun_ms
+        if not self._context.ownership.is_shared:
+            return [self._needs_poll(item) and self._schedule_poll(item, listed_ms, begun_ms) for item in items]
+        others = [item for item in items if not self._context.owns(item.id)]
+        is_full = walk is self._full_walk
+        news = self._forwarding.forward(others, listed_ms, horizon_ms=self._polled_ms, is_full=is_full)
+        for item in items:
+            if self._context.owns(item.id) and self._needs_poll(item):
+                news[item.id] = self._schedule_poll(item, listed_ms, begun_ms)
+        return [news.get(item.id, False) for item in items]
 
-    def _schedule_poll(self, item: ThreadItem, walk: ThreadListWalk) -> bool:
-        """Schedule the polls of a thread that its timestamp calls for, and return whether there are any."""
+    def receive(self, note: ThreadsListed) -> None:
+        """Schedule polls of the threads that another process has listed and that are owned here."""
+        for listed in note.threads:
+            item = item_of(listed)
+            if self._context.owns(item.id) and self._needs_poll(item):
+                self._schedule_poll(item, note.listed_ms, note.listed_ms)
+
+    def _schedule_poll(self, item: ThreadItem, listed_ms: int | None, begun_ms: int | None) -> bool:
+        """Schedule the polls of a thread that its timestamp calls for, and return whether there are any.
+
+        Args:
+            item: The thread as it is listed.
+            listed_ms: Not later than the service's time now, epoch ms; None if unknown.
+            begun_ms: The same of the time at which the list was begun to be read.
+        """
         now, is_change = anyio.current_time(), True
         lane = self._scheduler.lanes.get(item.id)
         if lane is None:
@@ -292,9 +347,9 @@ class ThreadWatcher:
         else:
             is_change = False
         stamp_ms = None if item.last_activity is None else milliseconds(item.last_activity)
-        due = lane.poller.note_activity(stamp_ms, walk.service_ms(now))
+        due = lane.poller.note_activity(stamp_ms, listed_ms)
         if stamp_ms is not None:
-            self._reliability.record_activity(item.id, ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000, now)
+            self._reliability.record_activity(item.id, ((begun_ms or stamp_ms) - stamp_ms) / 1000, now)
         if is_change:
             due = now
         if due is not None and not lane.is_backing_off:
@@ -323,6 +378,8 @@ class ThreadWatcher:
         if not self._is_complete or self._polled_ms is None:
             return None
         settled = self._polled_ms
+        if self._context.ownership.replicas > 1:
+            settled -= LISTED_AGAIN_MS  # it is not known here what others have not yet handled
         for lane in self._scheduler.lanes.values():
             if (unsettled := _unsettled_since(lane)) is not None:
                 settled = min(settled, unsettled)

@@ -15,6 +15,8 @@ from chatbot.actions import ActionKey
 from chatbot.bot.degraded import DegradedReasons
 from chatbot.bot.failure_log import OngoingFailures, RepeatedFailures
 from chatbot.bot.monitoring import Monitor, Tracer
+from chatbot.bot.ownership import Everything, Ownership
+from chatbot.cluster.notes import ActionsAdded, Note, TimersDropped, encode
 from chatbot.conversation import Conversations
 from chatbot.events import Event
 from chatbot.model import MessageId, ThreadId, UserId
@@ -24,7 +26,8 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import OutboxRow
-from chatbot.stores.writes import Write
+from chatbot.stores.shards import shard_of, shard_of_bot
+from chatbot.stores.writes import DropTimer, Enqueue, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -92,6 +95,10 @@ class BotContext:
         degraded: Reasons why the bot is impaired in a way that a restart does not fix.
         shared: Quotas shared by the bots of this process.
         budget: Quotas of the bot outside threads.
+        ownership: Which threads this process serves.
+        loaded: Shards in whose threads new work may begin here: what the store holds of them was read. Used only if the
+            ownership is shared.
+        crashed: Shards that were taken over from a process that did not release them in order.
         on_failure: Called with each failure of a handler (and its event) or of a lane.
         is_stopping: No new work is begun; running work is finished.
         was_killed: The previous process did not end in order.
@@ -115,6 +122,9 @@ class BotContext:
     degraded: DegradedReasons
     shared: SharedQuotas
     budget: Budget = field(default_factory=Budget)
+    ownership: Ownership = field(default_factory=Everything)
+    loaded: set[int] = field(default_factory=set)
+    crashed: set[int] = field(default_factory=set)
     on_failure: OnFailure | None = None
     is_stopping: bool = False
     was_killed: bool = False
@@ -128,7 +138,24 @@ class BotContext:
         """Return whether the bot's settings include this thread."""
         return self.settings.threads is None or thread in self.settings.threads
 
-    async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
+    def owns(self, thread: ThreadId) -> bool:
+        """Return whether this process serves a thread. The thread may be unknown yet."""
+        return not self.ownership.is_shared or shard_of(thread) in self.loaded
+
+    @property
+    def owns_bot(self) -> bool:
+        """Whether this process runs what belongs to the bot and to no thread: its thread list, its schedules."""
+        return not self.ownership.is_shared or shard_of_bot(self.user) in self.loaded
+
+    def is_suspicious(self, thread: ThreadId) -> bool:
+        """Return whether a handler in this thread may have killed the process that served it before."""
+        if self.was_killed or not self.crashed:
+            return self.was_killed
+        return not self.crashed.isdisjoint(self.ownership.shards(self.user, (thread,)))
+
+    async def commit(
+        self, writes: Sequence[Write], *, threads: Sequence[ThreadId] | None = None, place: str = ""
+    ) -> None:
         """Commit writes to the store, all or nothing.
 
         Conversations apply the writes only once they are durable. Applied before a commit that fails, they would be in
@@ -136,15 +163,36 @@ class BotContext:
 
         Args:
             writes: The writes.
+            threads: Threads whose lanes make these writes, `NO_THREAD` included: a shared store refuses them if another
+                process owns one. None for an operator, whose writes need no owner.
             place: Thread whose store failure has ended if this succeeds.
 
         Raises:
+            NotOwner: Another process owns one of the threads; nothing was written.
             StoreError: Nothing was written.
         """
+        ownership = self.ownership
         with self.tracer.commit():
-            await self.store.commit(self.user, writes)
+            if ownership.is_shared:
+                shards = ownership.shards(self.user, threads) if threads else ()
+                notes = [text for note in self._notes_of(writes) for text in encode(note)]
+                await self.store.commit(self.user, writes, shards=shards, notes=notes)
+            else:
+                await self.store.commit(self.user, writes)
             self.conversations.apply(writes)
         self.ongoing.record_success("store", place=place)
+
+    def _notes_of(self, writes: Sequence[Write]) -> list[Note]:
+        """Return what other processes must hear of these writes: what they do to threads that are not served here."""
+        owns, knows = self.owns, self.conversations.knows_timer
+        rows = [write.row for write in writes if isinstance(write, Enqueue) and not owns(write.row.thread)]
+        timers = [write.id for write in writes if isinstance(write, DropTimer) and not knows(write.id)]
+        notes: list[Note] = []
+        if rows:
+            notes.append(ActionsAdded(self.user, tuple((row.thread, row.key) for row in rows)))
+        if timers:
+            notes.append(TimersDropped(self.user, tuple(timers)))
+        return notes
 
     async def find_made(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
         """Return those of these messages that the bot's actions created, edited or deleted."""

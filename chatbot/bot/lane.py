@@ -27,7 +27,7 @@ from chatbot.bot.presence import ThreadPresence
 from chatbot.bot.processor import EventProcessor
 from chatbot.bot.read_receipts import ReceiptPoller
 from chatbot.bot.retries import AttemptJournal, RetryLoop, TryAgain
-from chatbot.errors import Forbidden, NotFound, OutcomeUnknown, ServiceError, StoreError, Throttled
+from chatbot.errors import Forbidden, NotFound, NotOwner, OutcomeUnknown, ServiceError, StoreError, Throttled
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.service.back_off import BackOff
@@ -38,6 +38,10 @@ from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, ThreadRecord
 
 POLL_SECONDS_IN_PAUSE: Final = 1.0
 """Minimum seconds between polls while an event waits for its next attempt; they only detect a removal of the bot."""
+
+
+NOT_OWNER_PAUSE: Final = 1.0
+"""Seconds until the next turn of a lane whose commit was refused; before that, the thread is usually lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,16 @@ class Lane:
         return self.commits.is_settled and not self._letters
 
     @property
+    def is_ending(self) -> bool:
+        """Whether to begin no new work, because the bot stops or another process is to serve the thread."""
+        return self._context.is_stopping or self.state.is_released
+
+    def release(self) -> None:
+        """Begin no new work: the event in hand is finished, and what can be sent now is sent."""
+        self.state.is_released = True
+        self.poller.interrupt()
+
+    @property
     def has_pending_work(self) -> bool:
         """Whether an action or receipt is pending and can be sent, because the bot is in the thread."""
         return self.membership.presence is Presence.IN and not self.commits.is_settled
@@ -170,6 +184,8 @@ class Lane:
             next_run = await (self._work() if self.state.thread else self._work_outside_threads())
         except TryAgain as again:
             return NextRun(due_in=again.pause)
+        except NotOwner:
+            return NextRun(due_in=NOT_OWNER_PAUSE)  # no failure: the process that owns the thread does the work
         except (ServiceError, StoreError) as error:
             return NextRun(due_in=self._failed(error))
         self._back_off.succeeded()
@@ -184,14 +200,14 @@ class Lane:
         if presence is Presence.SUSPECTED and (next_run := await self._check_membership()) is not None:
             return next_run
         try:
-            pause = None if self._context.is_stopping else await self._receive()
+            pause = None if self.is_ending else await self._receive()
             if pause is None:
                 pause = self.poller.next_poll(anyio.current_time())
             if self.membership.presence is not Presence.IN:
                 return NextRun(due_in=pause)
             pause = earliest(pause, await self._send())
             self.state.budget.expire(anyio.current_time())
-            if self._context.is_stopping:
+            if self.is_ending:
                 return NextRun(due_in=pause)
             return NextRun(due_in=pause, poll_in=self._poll_pause())
         except (Forbidden, NotFound) as error:
@@ -294,7 +310,7 @@ class Lane:
         receipts = await self.receipts.poll(self._receipt_floor)
         async with aclosing(self.receipts.events(receipts, self._receipt_floor)) as events:
             async for event, write in events:
-                if self._context.is_stopping or self.commits.outbox.is_full:
+                if self.is_ending or self.commits.outbox.is_full:
                     return
                 await self.processor.handle(event, {}, write)
                 await self.processor.flush()
@@ -345,7 +361,7 @@ class Lane:
             ServiceError: The bot is in the thread, but the service refuses its messages.
             TryAgain: The check is not possible now.
         """
-        if self._context.is_stopping:
+        if self.is_ending:
             return NextRun()
         if pause := self.membership.pause(anyio.current_time()):
             return NextRun(due_in=pause)
@@ -367,7 +383,7 @@ class Lane:
 
     async def _work_while_out(self) -> NextRun:
         """Expire work that has waited too long for the bot's return, and probe the membership when that is due."""
-        if self._context.is_stopping:
+        if self.is_ending:
             return NextRun()
         pause = await self.presence.expire()
         is_known = not self.presence.is_new
@@ -390,13 +406,13 @@ class Lane:
         try:
             async with self._exclusive:
                 await self.processor.handle(event, {})
-        except TryAgain:
+        except (TryAgain, NotOwner):
             pass
         except StoreError as error:
             self._context.ongoing.record_failure("store", error)
 
     async def _work_outside_threads(self) -> NextRun:
-        while not self._context.is_stopping and await self._handle_next():
+        while not self.is_ending and await self._handle_next():
             pass
         return NextRun()
 

@@ -226,9 +226,10 @@ class ThreadState:
         arrived: Id of the system message that began the bot's stay; 0 if unknown.
         people: Participants as last read; None if unknown or outdated.
         people_at: When they were read.
+        is_released: Another process is to serve the thread: no new work is begun here.
     """
 
-    __slots__ = ("arrived", "budget", "key", "log", "membership", "people", "people_at", "thread")
+    __slots__ = ("arrived", "budget", "is_released", "key", "log", "membership", "people", "people_at", "thread")
 
     def __init__(self, context: BotContext, thread: ThreadId | None, record: ThreadRecord | None) -> None:
         self.thread = thread
@@ -239,6 +240,7 @@ class ThreadState:
         self.arrived = record.arrived or 0 if record is not None else 0
         self.people: tuple[Participant, ...] | None = None
         self.people_at = 0.0
+        self.is_released = False
 
     def age(self, now_ms: int) -> float:
         """Return the seconds for which the bot has been out of the thread; 0 if unknown or in."""
@@ -266,6 +268,11 @@ class AnswerCheck:
         self._answered_at = -ANSWER_SECONDS
         self._answered_in: dict[ThreadId, float] = {}
         self.threads: dict[ThreadId, ThreadState] = {}
+
+    def forget(self, thread: ThreadId) -> None:
+        """Drop a thread whose lane is removed."""
+        self.threads.pop(thread, None)
+        self._answered_in.pop(thread, None)
 
     def note_answer(self) -> None:
         """Record that the service has just listed the bot's threads."""

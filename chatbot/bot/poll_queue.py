@@ -158,6 +158,12 @@ class PollQueue:
         """Start the periodic polls of a thread; `phase` (0 to 1) is the remaining part of its first pause."""
         self._set_periodic(thread, pause, now, phase)
 
+    def drop(self, thread: ThreadId) -> None:
+        """Remove all turns of a thread."""
+        self._requests.drop(thread)
+        self._silent_polls.drop(thread)
+        self._active_polls.drop(thread)
+
     def schedule(self, thread: ThreadId, next_run: NextRun, now: float, *, begun_at: float | None = None) -> None:
         """Schedule the next turn of a thread after a turn has ended.
 

@@ -81,7 +81,7 @@ class EventProcessor:
         Raises:
             TryAgain, StoreError: As `handle`.
         """
-        if self.commits.outbox.is_full or self._context.is_stopping:
+        if self.commits.outbox.is_full or self._context.is_stopping or self._state.is_released:
             return False
         due = self._context.conversations.first_due(self._state.thread)
         if due is None:

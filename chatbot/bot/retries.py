@@ -30,7 +30,7 @@ from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.live_channel import ThreadLiveChannel, broken_streams
 from chatbot.dispatch import Outcome
 from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, RunningCode
-from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
+from chatbot.errors import CannotStore, NotOwner, StoreConflict, StoreError, described, kind_of
 from chatbot.events import ActionFailed, BotStarted, Event
 from chatbot.model import ThreadId, UserId
 from chatbot.service.back_off import jittered
@@ -208,11 +208,13 @@ class AttemptJournal:
             await self._changed.wait()
             self._changed = anyio.Event()
             unrecorded, self._unrecorded = self._unrecorded, []
-            writes = [loop.long_running_write() for loop, running in unrecorded if not running.task.done()]
-            try:
-                await self._context.commit([write for write in writes if write is not None])
-            except StoreError as error:
-                self._context.ongoing.record_failure("store", error)
+            for loop in [loop for loop, running in unrecorded if not running.task.done()]:
+                try:
+                    await loop.record_long_running()
+                except NotOwner:
+                    pass  # the handler is being canceled
+                except StoreError as error:
+                    self._context.ongoing.record_failure("store", error)
 
 
 class RetryLoop:
@@ -262,7 +264,7 @@ class RetryLoop:
         self._running: RunningCode | None = None
         self._outcome: tuple[str, Outcome] | None = None
         self._outcome_of: Event | None = None
-        self.attempts = Attempts(self._state.key, unfinished, is_suspicious=context.was_killed)
+        self.attempts = Attempts(self._state.key, unfinished, is_suspicious=context.is_suspicious(self._state.key))
 
     async def run(self, event: Event, commit: Commit) -> None:
         """Run the handlers on an event and commit the outcome.
@@ -289,12 +291,12 @@ class RetryLoop:
                     raise
                 self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
                 if self.attempts.is_recorded:
-                    await self._context.commit([self.attempts.clear_record(event)])
+                    await self._commit(self.attempts.clear_record(event))
 
     async def _clear_record(self, event: Event, outcome: Outcome) -> Outcome:
         """Clear the record of a failed handler: the process survived, so the attempt must not count as a kill."""
         if outcome.error is not None and self.attempts.is_recorded:
-            await self._context.commit([self.attempts.clear_record(event)])
+            await self._commit(self.attempts.clear_record(event))
         return outcome
 
     def check_not_abandoned(self) -> None:
@@ -339,6 +341,19 @@ class RetryLoop:
         current, abandoned = self._current, self._outcome_of
         event = current[0] if current is not None else abandoned
         return None if event is None else self.attempts.record_long_running(event)
+
+    async def record_long_running(self) -> None:
+        """Record the current handler in the store as long-running.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        write = self.long_running_write()
+        if write is not None:
+            await self._commit(write)
+
+    async def _commit(self, write: Write) -> None:
+        await self._context.commit([write], threads=(self._state.key,))
 
     async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
         return await self._handlers.give_up(event, outcome, self._limits(event), channel=self._channel(event))
@@ -439,7 +454,7 @@ class RetryLoop:
 
     async def _record_start(self, event: Event, handler: str) -> None:
         """Record a handler of a suspicious lane in the store before it runs."""
-        await self._context.commit([self.attempts.record_start(event, handler)])
+        await self._commit(self.attempts.record_start(event, handler))
 
     async def _retry_or_give_up(self, event: Event, outcome: Outcome, error: Exception, commit: Commit) -> None:
         """Schedule another attempt at a failed event, or make it a dead letter after its last attempt.
@@ -530,7 +545,7 @@ class RetryLoop:
             return outcome
         assert failed.error is not None
         if self.attempts.is_recorded:
-            await self._context.commit([self.attempts.clear_record(event)])
+            await self._commit(self.attempts.clear_record(event))
         self._handlers.report_failure(event, failed.handler, failed.error)
         return failed
 

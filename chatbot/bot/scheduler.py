@@ -7,7 +7,7 @@ action may target another thread, and `wake`.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -21,7 +21,7 @@ from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.lane import Lane, LaneServices
 from chatbot.bot.membership import AnswerCheck
 from chatbot.bot.poll_queue import NextRun, PollQueue
-from chatbot.bot.retries import AttemptJournal
+from chatbot.bot.retries import AttemptJournal, retries_in
 from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import kind_of
 from chatbot.events import Event
@@ -65,6 +65,8 @@ class Scheduler:
         self._count = 0
         self._announcing = 0
         self._requested: dict[ThreadId, float] = {}
+        self._scopes: dict[ThreadId, anyio.CancelScope] = {}
+        self._announcement = anyio.CancelScope()
         self._routed: set[ThreadId] = set()
         self._to_wake: set[ThreadId] = set()
         # Shared with the handler runner: a lane that starts to wait for handlers makes room for another lane.
@@ -77,18 +79,18 @@ class Scheduler:
 
     # ── lanes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def restart(self, unfinished: Mapping[ThreadId, Attempt]) -> None:
-        """Remove all lanes, at the start of the bot.
-
-        Args:
-            unfinished: Attempts that an earlier process recorded before it died.
-        """
-        self.unfinished = unfinished
+    def restart(self) -> None:
+        """Remove all lanes, at the start of the bot."""
+        self.unfinished = {}
         self.lanes = {}
         self.answers.threads.clear()
         self._write_behind.threads.clear()
-        self.threadless_lane = Lane(self._services, None, None, unfinished=unfinished.get(NO_THREAD))
+        self.restart_threadless_lane()
         self.clear()
+
+    def restart_threadless_lane(self) -> None:
+        """Replace the lane of the events outside threads by a new one, which knows the unfinished attempt there."""
+        self.threadless_lane = Lane(self._services, None, None, unfinished=self.unfinished.get(NO_THREAD))
 
     @property
     def all_lanes(self) -> Iterator[Lane]:
@@ -110,11 +112,19 @@ class Scheduler:
         self.schedule(thread)
         return lane
 
-    def resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], polled_ms: int | None) -> None:
+    def resume(
+        self, record: ThreadRecord, rows: Sequence[OutboxRow], polled_ms: int | None, *, phase: float | None = None
+    ) -> None:
         """Create the lane of a stored thread.
 
         Its first turn is immediate if work is pending. Otherwise it follows when the thread list shows a change, or at
         the idle interval.
+
+        Args:
+            record: The thread.
+            rows: Its pending actions.
+            polled_ms: Service time up to which it is known to be read; None if unknown.
+            phase: Part of the idle interval until its first periodic poll, 0 to 1; None for a random one.
         """
         thread, unfinished = record.thread, self.unfinished.get(record.thread)
         lane = Lane(self._services, thread, record, rows=rows, unfinished=unfinished, polled_ms=polled_ms)
@@ -123,7 +133,7 @@ class Scheduler:
             if (pause := lane.presence.resume()) is not None:
                 self.schedule(thread, due=anyio.current_time() + pause)
             return
-        self._start_periodic_polls(thread)
+        self._start_periodic_polls(thread, phase)
         if unfinished is not None or not lane.is_settled:
             self.schedule(thread)
 
@@ -139,8 +149,11 @@ class Scheduler:
         return lane
 
     def route(self, rows: Iterable[OutboxRow]) -> None:
-        """Hand journalled rows to the outboxes of their threads."""
+        """Hand journalled rows to the outboxes of their threads; those of other processes were told by the commit."""
+        context = self._context
         for row in rows:
+            if not context.owns(row.thread):
+                continue
             commits = self.lane_of(row.thread).commits
             commits.outbox.add(row, commits.proofs)
             if row.thread in self.working:
@@ -148,18 +161,77 @@ class Scheduler:
             else:
                 self.schedule(row.thread)
 
+    # ── lanes that come and go with shards ────────────────────────────────────────────────────────────────────────
+
+    def release(self, is_wanted: Callable[[ThreadId], bool]) -> None:
+        """Begin no new work in the lanes of these threads, and remove those that are not at work.
+
+        A lane at work can be removed when it is not `busy` any more.
+
+        Args:
+            is_wanted: Returns whether another process is to serve a thread. `NO_THREAD` is not asked for.
+        """
+        for thread in [thread for thread in self.lanes if is_wanted(thread)]:
+            self.lanes[thread].release()
+            if thread not in self.working:
+                self._queue.drop(thread)
+
+    @property
+    def busy(self) -> set[ThreadId]:
+        """The threads in which a turn, or a handler that was abandoned, still runs; `NO_THREAD` is one of them."""
+        abandoned = {ThreadId(thread) for user, thread in self._context.shared.abandoned if user == self._context.user}
+        return {*self.working, *abandoned, *([NO_THREAD] if self._announcing else ())}
+
+    def remove(self, thread: ThreadId) -> None:
+        """Remove the lane of a thread, which another process serves from now on; a running turn is canceled."""
+        lane = self.lanes.pop(thread, None)
+        if lane is not None:
+            lane.state.is_released = True
+            self._forget(thread)
+        self._cancel_turn(thread)
+
+    def remove_threadless_lane(self) -> None:
+        """Replace the lane of the events outside threads, which another process handles from now on."""
+        self.threadless_lane.state.is_released = True
+        self._announcement.cancel()
+        self._cancel_turn(NO_THREAD)
+        self._forget(NO_THREAD)
+        self.restart_threadless_lane()
+
+    def _cancel_turn(self, thread: ThreadId) -> None:
+        scope = self._scopes.get(thread)
+        if scope is not None:
+            scope.cancel()
+
+    def _forget(self, thread: ThreadId) -> None:
+        """Forget what is kept of a thread beside its lane."""
+        context = self._context
+        self.answers.forget(thread)
+        self._write_behind.forget(thread)
+        self._queue.drop(thread)
+        self._requested.pop(thread, None)
+        self._routed.discard(thread)
+        for work in ("read", "send", "store"):
+            context.ongoing.record_success(work, place=thread)
+        for place in (thread, retries_in(thread)):
+            context.degraded.end(LANE_FAILING, place=place)
+
     def interrupt(self) -> None:
         """Interrupt polls that wait for the service; handlers continue."""
         for thread in self.working:
-            self._lane(thread).interrupt()
+            lane = self._current(thread)
+            if lane is not None:
+                lane.interrupt()
 
     async def announce(self, event: Event) -> None:
         """Run the handlers of the bot's own start or stop."""
         self._announcing += 1
         try:
-            await self.threadless_lane.announce(event)
+            with anyio.CancelScope() as self._announcement:
+                await self.threadless_lane.announce(event)
         finally:
             self._announcing -= 1
+            self.notify_turn_ended()
 
     @property
     def is_idle(self) -> bool:
@@ -169,6 +241,9 @@ class Scheduler:
 
     def _lane(self, thread: ThreadId) -> Lane:
         return self.lanes[thread] if thread else self.threadless_lane
+
+    def _current(self, thread: ThreadId) -> Lane | None:
+        return self.lanes.get(thread) if thread else self.threadless_lane
 
     # ── when lanes run ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +256,7 @@ class Scheduler:
         due = anyio.current_time() if due is None else due
         if thread in self.working:
             self._requested[thread] = min(due, self._requested.get(thread, due))
-        elif thread in self.lanes or thread == NO_THREAD:
+        elif (lane := self._current(thread)) is not None and not lane.state.is_released:
             self._queue.request(thread, due)
             self._changed.set()
 
@@ -190,9 +265,9 @@ class Scheduler:
         self._to_wake.add(thread)
         self._changed.set()
 
-    def _start_periodic_polls(self, thread: ThreadId) -> None:
+    def _start_periodic_polls(self, thread: ThreadId, phase: float | None = None) -> None:
         """Start the periodic polls of a thread at a random time, so that the threads do not all start at once."""
-        phase = random.random()  # noqa: S311 - not a secret
+        phase = random.random() if phase is None else phase  # noqa: S311 - not a secret
         self._queue.start_periodic(thread, self._context.settings.cadence.idle, anyio.current_time(), phase=phase)
         self._changed.set()
 
@@ -232,6 +307,8 @@ class Scheduler:
                 while self._to_wake:
                     self.schedule(self._to_wake.pop())
                 while not self._is_full and (thread := self._queue.pop(now)) is not None:
+                    if thread in self.working:
+                        continue  # a canceled turn has not ended: its end starts the turns of the new lane
                     self._count += 1
                     self.working[thread] = self._count
                     group.start_soon(self._turn, self._lane(thread))
@@ -251,8 +328,10 @@ class Scheduler:
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
         try:
-            async with uncancelled():
-                next_run = await lane.run()
+            with anyio.CancelScope() as scope:
+                self._scopes[thread] = scope
+                async with uncancelled():
+                    next_run = await lane.run()
         except Exception as error:
             lane.state.log.exception("turn.failed")
             context.report_failure(None, error)
@@ -264,15 +343,22 @@ class Scheduler:
         finally:
             # No await between here and `_schedule_next`, which may drop the lane: a turn queued in between would
             # outlive it.
-            del self.working[thread]
+            del self.working[thread], self._scopes[thread]
             context.monitor.lane_ended(thread)
-        self._schedule_next(lane, next_run, begun_at)
+        if self._current(thread) is lane:
+            self._schedule_next(lane, next_run, begun_at)
+        elif self._current(thread) is not None:  # lost and gained again, while a handler of the old turn ended
+            if thread:
+                self._start_periodic_polls(thread, 0.0)
+            self.schedule(thread)
         self._changed.set()
         self.notify_turn_ended()
 
     def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
         thread, now = lane.thread, anyio.current_time()
+        if lane.state.is_released:
+            return  # the lane is removed soon, and the process that owns the thread continues from the store
         requested, was_routed = self._requested.pop(thread, None), thread in self._routed
         self._routed.discard(thread)
         if was_routed and next_run.due_in is None and lane.commits.outbox:
@@ -294,7 +380,7 @@ class Scheduler:
         """Remove the lane of a thread that the bot is out of and has no pending work in."""
         for threads in (self.lanes, self.answers.threads, self._write_behind.threads):
             threads.pop(lane.thread, None)
-        self._queue.schedule(lane.thread, NextRun(), anyio.current_time())
+        self._queue.drop(lane.thread)
 
     def notify_turn_ended(self) -> None:
         """Wake the tasks that wait for the end of a turn."""

@@ -181,12 +181,17 @@ async def wait_until_caught_up(bot: Bot) -> None:
     """
     is_hastened = False
     while not is_caught_up(bot):
-        has_walked = bot.watcher.has_walked
+        has_walked = _has_listed(bot)
         if has_walked and not is_hastened:
             _poll_unread(bot)
         is_hastened = has_walked
         with anyio.move_on_after(bot.context.settings.cadence.interval):
             await bot.scheduler.ended.wait()
+
+
+def _has_listed(bot: Bot) -> bool:
+    """Return whether the thread list was read to its end, or another process reads it."""
+    return bot.watcher.has_walked or not bot.context.owns_bot
 
 
 def _poll_unread(bot: Bot) -> None:
@@ -198,7 +203,7 @@ def _poll_unread(bot: Bot) -> None:
 
 def is_caught_up(bot: Bot) -> bool:
     """Return whether the bot has handled everything that was pending."""
-    if not bot.watcher.has_walked or bot.scheduler.working or not bot.scheduler.is_idle:
+    if not _has_listed(bot) or bot.scheduler.working or not bot.scheduler.is_idle:
         return False
     return all(_is_done(bot, lane) for lane in bot.scheduler.lanes.values())
 

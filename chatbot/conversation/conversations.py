@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -52,16 +52,25 @@ class Conversations:
         bot: the bot's own user.
         store: opened by the caller.
         clock: wall time in epoch seconds.
+        shards: returns the shards of a thread, or of what belongs to no thread, for a commit.
 
     Attributes:
         changed: set when something becomes due earlier than before; a new event has replaced it by then.
     """
 
-    def __init__(self, bot: UserId, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        bot: UserId,
+        store: Store,
+        *,
+        clock: Callable[[], float] = time.time,
+        shards: Callable[[ThreadId | None], frozenset[int]] = lambda _thread: frozenset(),
+    ) -> None:
         self.bot = bot
         self.changed = anyio.Event()
         self._store = store
         self._clock = clock
+        self._shards = shards
         self._schedules: Mapping[str, Schedule] = {}
         self._dialogs: dict[str, DialogRecord] = {}
         self._by_person: dict[tuple[ThreadId, UserId | None], list[str]] = {}
@@ -132,9 +141,9 @@ class Conversations:
         """Return the stored result of a `ctx.once` call."""
         return await self._store.result(self.bot, key)
 
-    async def commit(self, writes: Sequence[Write]) -> None:
-        """Commit writes, all of them or none, and apply them."""
-        await self._store.commit(self.bot, writes)
+    async def commit(self, writes: Sequence[Write], thread: ThreadId | None = None) -> None:
+        """Commit writes of an event in this thread, or in none: all of them or none. Then apply them."""
+        await self._store.commit(self.bot, writes, shards=self._shards(thread))
         self.apply(writes)
 
     def apply(self, writes: Sequence[Write]) -> None:
@@ -243,7 +252,19 @@ class Conversations:
 
     # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def load(self, schedules: Mapping[str, Schedule], parked: Collection[ThreadId] = ()) -> None:
+    def clear(self) -> None:
+        """Forget everything, at the start of the bot."""
+        self._parked, self._schedules = set(), {}
+        self._timers, self._due_queue, self._collected = {}, DueQueue[str, int](), {}
+        self._dialogs, self._by_person = {}, {}
+
+    async def load(
+        self,
+        schedules: Mapping[str, Schedule],
+        parked: Collection[ThreadId] = (),
+        *,
+        is_wanted: Callable[[ThreadId | None], bool] = lambda _thread: True,
+    ) -> None:
         """Read timers and dialogs from the store, and start these schedules.
 
         A schedule that was due while the bot was not running is due now, once.
@@ -251,15 +272,29 @@ class Conversations:
         Args:
             schedules: by the qualified names of their handlers.
             parked: threads that the bot is not in; nothing becomes due there.
+            is_wanted: returns whether to read those of a thread; None stands for schedules. Asked as late as possible:
+                a thread may be lost while the store is being read.
         """
-        self._parked = set(parked)
-        self._timers, self._due_queue, self._collected = {}, DueQueue[str, int](), {}
-        self._dialogs, self._by_person = {}, {}
-        for dialog in await self._store.dialogs(self.bot):
-            self._save_dialog(dialog)
-        for record in await self._store.timers(self.bot):
-            self._add_timer(record)
-        await self.reschedule(schedules)
+        dialogs = await self._store.dialogs(self.bot)
+        timers = await self._store.timers(self.bot)
+        self._parked.update(thread for thread in parked if is_wanted(thread))
+        for dialog in dialogs:
+            if is_wanted(dialog.thread):
+                self._save_dialog(dialog)
+        for record in timers:
+            if is_wanted(record.thread):
+                self._add_timer(record)
+        if is_wanted(None):
+            await self.reschedule(schedules)
+
+    def forget(self, is_lost: Callable[[ThreadId | None], bool]) -> None:
+        """Forget the timers and dialogs of threads that another process serves now; None stands for schedules."""
+        for dialog in [dialog for dialog in self._dialogs.values() if is_lost(dialog.thread)]:
+            self._drop_dialog(dialog.id)
+        for timer in [timer for timer in self._timers.values() if is_lost(timer.thread)]:
+            self._drop_timer(timer.id)
+        self._parked = {thread for thread in self._parked if not is_lost(thread)}
+        self._collected = {thread: ids for thread, ids in self._collected.items() if ids}
 
     async def reschedule(self, schedules: Mapping[str, Schedule]) -> None:
         """Replace the schedules: new and changed ones start now, removed ones end, others go on."""
@@ -298,6 +333,20 @@ class Conversations:
         self._drop_timer(record.id)
         self._timers[record.id] = record
         self._set_due(record.id, record.due_ms, record.thread)
+
+    @property
+    def timers(self) -> Collection[str]:
+        """The ids of the timers that are set, in threads that this process serves."""
+        return self._timers.keys()
+
+    def knows_timer(self, id: str) -> bool:
+        """Return whether a timer is set, in a thread that this process serves."""
+        return id in self._timers
+
+    def drop_timers(self, ids: Iterable[str]) -> None:
+        """Drop timers that another process has canceled; the store has dropped them already."""
+        for id in ids:
+            self._drop_timer(id)
 
     def _drop_timer(self, id: str) -> None:
         record = self._timers.pop(id, None)

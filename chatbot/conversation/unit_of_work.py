@@ -22,6 +22,7 @@ from chatbot.conversation.state import Remembered, StateType, person_of
 from chatbot.errors import DialogCancelled, DialogTimeout, StateError, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ThreadEvent
 from chatbot.message_size import check_count
+from chatbot.model import ThreadId
 from chatbot.stores.erasure import NOBODY
 from chatbot.stores.records import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.serialization import check_size, from_json, to_json
@@ -39,8 +40,8 @@ class ConversationReader(Protocol):
         """Return the stored result of a `ctx.once` call."""
         ...
 
-    async def commit(self, writes: Sequence[Write]) -> None:
-        """Commit writes, all of them or none."""
+    async def commit(self, writes: Sequence[Write], thread: ThreadId | None) -> None:
+        """Commit writes of an event in this thread, or in none: all of them or none."""
         ...
 
     def dialogs_like(self, record: DialogRecord) -> list[str]:
@@ -171,7 +172,7 @@ class UnitOfWork:
             entries_for(record, self._event, text, cancel_words),
             self._event.key,
             self._now_ms,
-            save=lambda current: source.commit([SaveDialog(current)]),
+            save=lambda current: source.commit([SaveDialog(current)], current.thread),
             enter=self._enter_part,
         )
         self._replay = performance
@@ -242,7 +243,8 @@ class UnitOfWork:
             return form.decode(from_json(stored), "the result")
         result = await perform("ctx.once", function, *args, **kwargs)
         stored = check_size(to_json(form.encode(result, "the result")), f"the result of once({key!r})")
-        await source.commit([SaveResult(key, stored, self._now_ms, person_of(self._event))])
+        thread = self._event.thread if isinstance(self._event, ThreadEvent) else None
+        await source.commit([SaveResult(key, stored, self._now_ms, person_of(self._event))], thread)
         return result
 
     def writes(self) -> list[Write]:

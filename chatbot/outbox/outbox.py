@@ -149,6 +149,11 @@ class Outbox:
         """Whether the lane should wait before it adds more rows."""
         return len(self._rows) >= MAX_ROWS
 
+    def knows(self, key: ActionKey) -> bool:
+        """Return whether a row of this key is pending here, or was settled here lately."""
+        rows = [*self._rows, *(row for row, _ in self._given_up), *self._settlements]
+        return key in self._sent or any(row.key == key for row in rows)
+
     def add(self, row: OutboxRow, proofs: Mapping[str, MessageId] | None = None) -> None:
         """Add a row that was just journalled; a row with a known key is ignored.
 

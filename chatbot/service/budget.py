@@ -186,6 +186,18 @@ class Budget:
         if (shared := self._sharing(operation)) is not None:
             shared.spend(operation, at)
 
+    def divide(self, replicas: int) -> None:
+        """Use only a part of what is not for the process alone that polls the thread list.
+
+        Args:
+            replicas: how many processes make requests as the same user.
+        """
+        if replicas == 1 and self._quotas is QUOTAS:
+            return
+        whole = QUOTAS[Operation.GET_THREAD][0]
+        share = Window(max(1, whole.limit // replicas), whole.seconds * max(1.0, replicas / whole.limit))
+        self._quotas = {**QUOTAS, Operation.GET_THREAD: (share,)}
+
     def assume_previous_process(self, now: float) -> None:
         """Count the requests to list threads that a process of the same bot may have made until just now.
 

@@ -1,0 +1,389 @@
+"""Take threads over from other processes, and give them up: their lanes, timers, dialogs and dead letters.
+
+A start takes everything that this process owns, so that one process and one of many run the same code.
+
+* **take**: read from the store what belongs to the threads, create their lanes, and poll each of them soon: nobody
+  knows what the last owner had not yet seen.
+* **release**: begin nothing new, let running handlers finish, store what was deferred, and only then remove the lanes.
+* **lose**: another process may act in the threads already. Cancel everything there, and write nothing.
+
+The store is read after the shards are owned, so that the last owner can change nothing any more. While it is read,
+shards may be lost again; what was read of them is then dropped.
+
+Other processes tell by notes what concerns threads that are owned here. `find_missed` finds what lost notes have told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from chatbot.actions import ActionKey
+from chatbot.bot.commits import WriteBehind
+from chatbot.bot.discovery import ThreadWatcher
+from chatbot.bot.environment import NO_THREAD, BotContext
+from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.scheduler import Scheduler
+from chatbot.cluster.notes import ActionsAdded, ListAgain, Note, ThreadNotified, ThreadsListed, TimersDropped
+from chatbot.errors import StoreError
+from chatbot.events import BotStopping, ThreadEvent
+from chatbot.model import ThreadId
+from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, Progress, RowStatus, ThreadRecord
+from chatbot.stores.shards import shard_of, shard_of_bot
+from chatbot.stores.writes import BeginAttempt, EndAttempt, Write
+
+TALKING_MS: Final = 60_000
+"""A thread whose last message is younger than this is polled at once when it is taken over."""
+
+BUSY_SECONDS: Final = 1.0
+"""Seconds between two checks whether the handlers of a shard that is released have ended."""
+
+RETRY_SECONDS: Final = 1.0
+"""Seconds until a takeover tries again to read the store."""
+
+
+class Handover:
+    """Takes threads over and gives them up.
+
+    Args:
+        context: The bot's environment.
+        scheduler: Holds the lanes.
+        write_behind: Holds the deferred writes of threads.
+        watcher: Polls the thread list, where this process owns the bot.
+        handlers: Knows the schedules.
+        queue_letter: Passes a dead letter whose retry was requested to its lane; returns False if that is not possible.
+
+    Attributes:
+        bot_taken: Set when what belongs to no thread was taken over while the bot runs.
+    """
+
+    def __init__(
+        self,
+        context: BotContext,
+        scheduler: Scheduler,
+        write_behind: WriteBehind,
+        watcher: ThreadWatcher,
+        handlers: HandlerRunner,
+        queue_letter: Callable[[DeadLetter], bool],
+    ) -> None:
+        self._context = context
+        self._scheduler = scheduler
+        self._write_behind = write_behind
+        self._watcher = watcher
+        self._handlers = handlers
+        self._queue_letter = queue_letter
+        self._lock = anyio.Lock()
+        self._is_running = False
+        self._was_restored = False
+        self._held: set[int] = set()
+        self._loading: set[int] = set()
+        self._taken_rows: set[str] = set()
+        self._missed: frozenset[str] = frozenset()
+        self.bot_taken = anyio.Event()
+
+    # ── take ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def restore(self) -> None:
+        """Take everything that this process owns, at the start of the bot.
+
+        Raises:
+            StoreError: The store could not be read.
+        """
+        context, ownership = self._context, self._context.ownership
+        async with self._lock:
+            # A restart of the bot within a process is no crash of the process.
+            is_first = context.user not in context.shared.restored
+            context.shared.restored.add(context.user)
+            context.was_killed = context.store.was_killed and not ownership.is_shared
+            self._loading, self._held, context.loaded = set(ownership.owned), set(), set()
+            context.crashed = set(ownership.crashed)
+            self._scheduler.restart()
+            context.conversations.clear()
+            self._watcher.restart(None)
+            self._is_running = True
+            await self._load(is_start=True, is_first=is_first, is_other=is_first or not self._was_restored)
+            self._was_restored = True
+
+    def end(self) -> None:
+        """Take nothing more, because the bot has ended."""
+        self._is_running = False
+        self._held, self._loading, self._context.loaded = set(), set(), set()
+
+    async def take(self, shards: frozenset[int], after_crash: frozenset[int]) -> None:
+        """Serve the threads of these shards from now on; retries until the store can be read, or they are lost again.
+
+        Args:
+            shards: The shards.
+            after_crash: Those whose last owner did not release them in order: its handlers may have killed it.
+        """
+        context = self._context
+        async with self._lock:
+            self._loading = set(shards) & context.ownership.owned - self._held
+            context.crashed |= self._loading & after_crash
+            while self._is_running and self._loading:
+                try:
+                    await self._load(is_start=False, is_first=True, is_other=True)
+                except StoreError as error:
+                    context.ongoing.record_failure("store", error)
+                    await anyio.sleep(RETRY_SECONDS)
+                    continue
+                if context.owns_bot:
+                    self._watcher.list_again()
+                else:
+                    context.ownership.tell(ListAgain(context.user))
+            self._loading = set()
+
+    def _is_loading(self, thread: ThreadId | None) -> bool:
+        """Return whether a thread is being taken; no thread stands for what belongs to the bot."""
+        return not self._context.ownership.is_shared or self._shard(thread) in self._loading
+
+    def _shard(self, thread: ThreadId | None) -> int:
+        return shard_of(thread) if thread else shard_of_bot(self._context.user)
+
+    async def _load(self, *, is_start: bool, is_first: bool, is_other: bool) -> None:
+        """Create a lane for every stored thread that is being taken, with its pending actions.
+
+        Args:
+            is_start: The bot starts; it does not run yet.
+            is_first: How the last owner ended was not counted yet.
+            is_other: The last owner was another process.
+
+        Raises:
+            StoreError: The store could not be read, or a shard was lost meanwhile; calling this again is safe.
+        """
+        context, store, scheduler = self._context, self._context.store, self._scheduler
+        rows: dict[ThreadId, list[OutboxRow]] = {}
+        for row in await store.pending(context.user):
+            if self._is_loading(row.thread):
+                rows.setdefault(row.thread, []).append(row)
+        # Before any lane is created: a handler that killed the last process must not run unguarded.
+        unfinished = await self._review_attempts(is_first=is_first, is_other=is_other)
+        records = [record for record in await store.threads(context.user) if self._is_loading(record.thread)]
+        parked = [record.thread for record in records if record.is_left]
+        letters = [letter for letter in await store.dead_letters(context.user) if letter.is_revived]
+        horizon_ms = await store.horizon(context.user)
+        schedules = self._handlers.dispatcher.schedules
+        await context.conversations.load(schedules, parked, is_wanted=self._is_loading)
+        # Nothing below waits, so nothing is lost meanwhile.
+        self._taken_rows = {row.key for pending in rows.values() for row in pending}
+        scheduler.unfinished = {**scheduler.unfinished, **unfinished}
+        # A message sent shortly before the horizon may have become visible after it.
+        polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
+        self._held |= self._loading
+        context.loaded |= self._loading
+        context.budget.divide(context.ownership.replicas)
+        if self._is_loading(None):
+            scheduler.restart_threadless_lane()
+            if is_start:
+                self._watcher.restart(polled_ms)
+            else:
+                self._watcher.take_over(polled_ms)
+                self.bot_taken.set()
+                scheduler.schedule(NO_THREAD)
+        self._create_lanes(records, rows, polled_ms)
+        for letter in letters:
+            thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else None
+            if self._is_loading(thread) and not self._queue_letter(letter):
+                context.log.warning("dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+        self._loading = set()
+
+    def _create_lanes(
+        self, records: Iterable[ThreadRecord], rows: dict[ThreadId, list[OutboxRow]], polled_ms: int | None
+    ) -> None:
+        context, scheduler, is_shared = self._context, self._scheduler, self._context.ownership.is_shared
+        if is_shared:
+            # The horizon is one process's: what another one had not yet handled may be older.
+            polled_ms = None
+            records = sorted(
+                (record for record in records if self._is_loading(record.thread)), key=_last_ms, reverse=True
+            )
+        talking_ms = context.conversations.now_ms - TALKING_MS
+        for place, record in enumerate(records):
+            pending = rows.pop(record.thread, ())
+            if context.serves(record.thread) or record.is_left:
+                # Not at random times: as soon as the rate allows, those first in which people have talked last.
+                scheduler.resume(record, pending, polled_ms, phase=place * 1e-6 if is_shared else None)
+                if is_shared and not record.is_left and _last_ms(record) > talking_ms:
+                    scheduler.schedule(record.thread)
+        for thread in (context.settings.threads or frozenset()) - scheduler.lanes.keys():
+            if self._is_loading(thread):
+                scheduler.open(thread, None)
+        self._restore_unknown_threads(rows)
+
+    def _restore_unknown_threads(self, rows: Mapping[ThreadId, Collection[OutboxRow]]) -> None:
+        """Restore actions for threads that the bot was never in: they fail unless it enters the thread."""
+        for thread, pending in rows.items():
+            if not self._is_loading(thread):
+                continue
+            outbox = self._scheduler.lane_of(thread).commits.outbox
+            for row in pending:
+                outbox.add(row)
+            self._scheduler.schedule(thread)
+
+    async def _review_attempts(self, *, is_first: bool, is_other: bool) -> dict[ThreadId, Attempt]:
+        """Return the recorded attempts, updated by how the last owner of their threads ended.
+
+        A handler counts as a kill if it was recorded as running when its process died without a request to stop. So
+        neither a refused start nor an operator's signal counts. It counts as cut off if it was recorded as long-running
+        when the process was stopped. A bot that crashed and was restarted in the same process counts nothing.
+        """
+        context, store = self._context, self._context.store
+        is_killed = is_first and context.was_killed and not store.was_stopping
+        found = await store.attempts(context.user)
+        attempts = {thread: attempt for thread, attempt in found.items() if self._is_loading(thread)}
+        writes: list[Write] = []
+        changed: list[ThreadId] = []
+        for thread, attempt in list(attempts.items()):
+            if attempt.progress is Progress.WAITING:
+                continue
+            was_killed = is_killed or (is_first and self._is_crashed(thread))
+            kills = attempt.count + was_killed
+            cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
+            changed.append(thread)
+            if kills or cuts:
+                attempts[thread] = Attempt(attempt.event_key, kills, cuts, handler=attempt.handler)
+                writes.append(BeginAttempt(thread, attempts[thread]))
+            else:
+                del attempts[thread]
+                writes.append(EndAttempt(thread))
+        if writes:
+            await context.commit(writes, threads=changed)
+        return attempts
+
+    def _is_crashed(self, thread: ThreadId) -> bool:
+        return bool(self._context.crashed) and self._shard(thread) in self._context.crashed
+
+    # ── release and lose ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def release(self, shards: frozenset[int], released: Callable[[frozenset[int]], None]) -> None:
+        """Finish the work in these shards, and remove what is kept of them.
+
+        Handlers in hand finish, however long they run. Each shard is reported as soon as nothing runs there any more:
+        a slow handler delays the threads of its own shard only.
+
+        Args:
+            shards: The shards; no work in them is begun by now, as `Ownership.owned` does not have them any more.
+            released: Called with shards that are done.
+        """
+        context, scheduler, left = self._context, self._scheduler, set(shards)
+        async with self._lock:  # a takeover that reads them has ended
+            context.loaded -= left
+        context.budget.divide(context.ownership.replicas)
+        own = self._shard(None)
+        scheduler.release(lambda thread: shard_of(thread) in left)
+        async with anyio.create_task_group() as group:
+            if own in left & self._held:
+                group.start_soon(scheduler.announce, BotStopping(bot=context.user, occurred_on=context.now))
+                scheduler.threadless_lane.release()
+                await anyio.lowlevel.checkpoint()
+            while left:
+                ended = scheduler.ended
+                done = left - {self._shard(thread) for thread in scheduler.busy}
+                if done:
+                    await self._write_behind.write()
+                    self._remove(done)
+                    left -= done
+                    released(frozenset(done))
+                else:
+                    with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
+                        await ended.wait()
+
+    def lose(self, shards: frozenset[int]) -> None:
+        """Drop the work in these shards at once, without writing anything: another process may do it already."""
+        self._loading -= shards
+        self._context.loaded -= shards
+        self._remove(shards)
+
+    def _remove(self, shards: Collection[int]) -> None:
+        gone = self._held.intersection(shards)
+        self._held -= gone
+        self._context.crashed.difference_update(shards)
+        if not gone:
+            return
+        scheduler = self._scheduler
+        for thread in [thread for thread in scheduler.lanes if shard_of(thread) in gone]:
+            scheduler.remove(thread)
+        scheduler.unfinished = {
+            thread: attempt for thread, attempt in scheduler.unfinished.items() if self._shard(thread) not in gone
+        }
+        self._context.conversations.forget(lambda thread: self._shard(thread) in gone)
+        if self._shard(None) in gone:
+            scheduler.remove_threadless_lane()
+            self._watcher.restart(None)
+
+    # ── what other processes tell ─────────────────────────────────────────────────────────────────────────────────
+
+    async def receive(self, note: Note) -> None:
+        """Do what another process asks for in threads that are owned here.
+
+        Raises:
+            StoreError: The store could not be read; `find_missed` finds what the note told.
+        """
+        async with self._lock:  # a takeover that reads the same threads ends first
+            if not self._is_running:
+                return
+            match note:
+                case ThreadsListed():
+                    self._watcher.receive(note)
+                case ActionsAdded(_, actions):
+                    await self._add_actions(actions)
+                case TimersDropped(_, ids):
+                    self._context.conversations.drop_timers(ids)
+                case ListAgain():
+                    if self._context.owns_bot:
+                        self._watcher.list_again()
+                case ThreadNotified(_, thread):
+                    if self._context.owns(thread):
+                        self._watcher.handle_notification(thread)
+
+    async def _add_actions(self, actions: Iterable[tuple[ThreadId, ActionKey]]) -> None:
+        """Hand actions that another process has committed to the outboxes of their threads."""
+        for thread, key in actions:
+            # One that was read with its thread may have been sent by now, which the store may not show yet.
+            if not self._context.owns(thread) or key in self._taken_rows or self._knows(thread, key):
+                continue
+            row = await self._context.find_row(key)
+            if row is not None and row.status is RowStatus.PENDING:
+                self._scheduler.route([row])
+
+    async def find_missed(self) -> None:
+        """Find actions and timers of threads owned here that no note has told of, and timers that were canceled.
+
+        What is found twice in a row was missed. Once is not enough: while the store is read, actions are settled and
+        timers fire.
+        """
+        async with self._lock:
+            try:
+                await self._find_missed()
+            except StoreError as error:
+                self._context.ongoing.record_failure("store", error)
+
+    async def _find_missed(self) -> None:
+        context, scheduler = self._context, self._scheduler
+        known_before = set(context.conversations.timers)
+        rows = {
+            row.key: row
+            for row in await context.store.pending(context.user)
+            if context.owns(row.thread) and not self._knows(row.thread, row.key)
+        }
+        timers = {timer.id for timer in await context.store.timers(context.user)}
+        gone = {id for id in known_before - timers if context.conversations.knows_timer(id)}
+        again = self._missed
+        self._missed = frozenset({*rows, *gone})
+        missed = [row for key, row in rows.items() if key in again]
+        if missed:
+            context.log.warning("actions.missed", actions=len(missed))
+            scheduler.route(missed)
+        context.conversations.drop_timers(gone & again)
+
+    def _knows(self, thread: ThreadId, key: ActionKey) -> bool:
+        lane = self._scheduler.lanes.get(thread)
+        return lane is not None and lane.commits.knows(key)
+
+
+def _last_ms(record: ThreadRecord) -> int:
+    """Return the time of the last change that is known in a thread, epoch ms."""
+    return max(record.base, max(record.seen.values(), default=0))

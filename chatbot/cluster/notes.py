@@ -1,0 +1,196 @@
+"""Notes: what processes that share a store tell each other, so that each hears at once of what concerns its threads.
+
+A note is a hint, and may be lost: what it says is in the store or on the service, and is found there later, too. Notes
+contain ids, keys and times, never people's words.
+
+A note of a kind that this version does not know is ignored: processes of two versions run side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+
+from chatbot.actions import ActionKey
+from chatbot.model import ThreadId, UserId
+
+MAX_BYTES: Final = 7_500
+"""The longest note; PostgreSQL takes less than 8,000 bytes."""
+
+MAX_TEXT_BYTES: Final = 4_000
+"""The longest item of a note. One that is longer, which no service or handler gives, is left out."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedThread:
+    """A thread that the thread list shows.
+
+    Args:
+        thread: the thread.
+        stamp_ms: the time of its last activity, epoch ms; None if it is listed without one.
+        deleted_ms: when it was deleted, epoch ms; None if it was not.
+    """
+
+    thread: ThreadId
+    stamp_ms: int | None = None
+    deleted_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadsListed:
+    """The thread list of a bot shows threads that other processes own.
+
+    Args:
+        bot: the bot.
+        listed_ms: not later than the service's time of the list, epoch ms; None if unknown.
+        threads: the threads.
+    """
+
+    kind: ClassVar = "listed"
+    bot: UserId
+    listed_ms: int | None
+    threads: tuple[ListedThread, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionsAdded:
+    """Actions were committed for threads that another process owns.
+
+    Args:
+        bot: the bot.
+        actions: the thread and the key of each action.
+    """
+
+    kind: ClassVar = "actions"
+    bot: UserId
+    actions: tuple[tuple[ThreadId, ActionKey], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimersDropped:
+    """Timers were canceled that the process that canceled them does not know.
+
+    Args:
+        bot: the bot.
+        ids: the ids of the timers.
+    """
+
+    kind: ClassVar = "dropped"
+    bot: UserId
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListAgain:
+    """A process has taken over threads of a bot: what has moved lately in the thread list must be listed again."""
+
+    kind: ClassVar = "list"
+    bot: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadNotified:
+    """Event Grid has reported activity in a thread that another process owns."""
+
+    kind: ClassVar = "notified"
+    bot: UserId
+    thread: ThreadId
+
+
+Note: TypeAlias = ThreadsListed | ActionsAdded | TimersDropped | ListAgain | ThreadNotified
+"""What one process tells the others."""
+
+
+def encode(note: Note) -> list[str]:
+    """Return the texts of a note: several if it is too long for one."""
+    match note:
+        case ThreadsListed(bot, listed_ms, threads):
+            rows = [[one.thread, one.stamp_ms, one.deleted_ms] for one in threads]
+            return _split({"kind": note.kind, "bot": bot, "listed_ms": listed_ms}, "threads", rows)
+        case ActionsAdded(bot, actions):
+            return _split({"kind": note.kind, "bot": bot}, "actions", [list(one) for one in actions])
+        case TimersDropped(bot, ids):
+            return _split({"kind": note.kind, "bot": bot}, "ids", ids)
+        case _:
+            values = {field.name: getattr(note, field.name) for field in fields(note)}
+            return [_text({"kind": note.kind, **values})]
+
+
+def decode(text: str) -> Note | None:
+    """Return the note of a text; None if this version does not know its kind, or cannot read it."""
+    try:
+        data = json.loads(text)
+        decoder = _DECODERS.get(data.get("kind"))
+        return None if decoder is None else decoder(data)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _listed(data: Mapping[str, Any]) -> Note:
+    threads = tuple(
+        ListedThread(ThreadId(str(thread)), _number(stamp_ms), _number(deleted_ms))
+        for thread, stamp_ms, deleted_ms in data["threads"]
+    )
+    return ThreadsListed(UserId(str(data["bot"])), _number(data["listed_ms"]), threads)
+
+
+def _actions(data: Mapping[str, Any]) -> Note:
+    actions = tuple((ThreadId(str(thread)), ActionKey(str(key))) for thread, key in data["actions"])
+    return ActionsAdded(UserId(str(data["bot"])), actions)
+
+
+def _number(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    msg = f"expected a time in ms, not {type(value).__name__}"
+    raise TypeError(msg)
+
+
+_DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Note]]] = {
+    ThreadsListed.kind: _listed,
+    ActionsAdded.kind: _actions,
+    TimersDropped.kind: lambda data: TimersDropped(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
+    ListAgain.kind: lambda data: ListAgain(UserId(str(data["bot"]))),
+    ThreadNotified.kind: lambda data: ThreadNotified(UserId(str(data["bot"])), ThreadId(str(data["thread"]))),
+}
+
+
+def _split(head: Mapping[str, Any], name: str, items: Iterable[Any]) -> list[str]:
+    """Return texts of at most `MAX_BYTES`, each with the head and some of the items."""
+    texts: list[str] = []
+    room = MAX_BYTES - len(_text({**head, name: []}))
+    part: list[Any] = []
+    size = 0
+    for item in items:
+        length = len(_text(item)) + 1
+        if length > min(room, MAX_TEXT_BYTES):
+            continue
+        if part and size + length > room:
+            texts.append(_text({**head, name: part}))
+            part, size = [], 0
+        part.append(item)
+        size += length
+    if part:
+        texts.append(_text({**head, name: part}))
+    return texts
+
+
+def _text(value: Any) -> str:
+    """Return JSON in ASCII, so that its length is its size in bytes."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def merged(notes: Sequence[Note]) -> list[Note]:
+    """Return the notes with those that can be one note joined: fewer notes are sent, and none waits for another."""
+    listed: dict[tuple[UserId, int | None], dict[ListedThread, None]] = {}
+    others: dict[Note, None] = {}
+    for note in notes:
+        if isinstance(note, ThreadsListed):
+            listed.setdefault((note.bot, note.listed_ms), {}).update(dict.fromkeys(note.threads))
+        else:
+            others[note] = None
+    return [*(ThreadsListed(bot, at, tuple(threads)) for (bot, at), threads in listed.items()), *others]
