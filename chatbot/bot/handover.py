@@ -80,6 +80,7 @@ class Handover:
         self._was_restored = False
         self._held: set[int] = set()
         self._loading: set[int] = set()
+        self._ending: dict[int, object] = {}
         self._taken_rows: set[str] = set()
         self._missed: frozenset[str] = frozenset()
         self.bot_taken = anyio.Event()
@@ -272,20 +273,22 @@ class Handover:
         async with self._lock:  # a takeover that reads them has ended
             context.loaded -= left
         context.budget.divide(context.ownership.replicas)
-        own = self._shard(None)
+        own, request = self._shard(None), object()
+        self._ending.update(dict.fromkeys(left, request))
         scheduler.release(lambda thread: shard_of(thread) in left)
         async with anyio.create_task_group() as group:
             if own in left & self._held:
                 group.start_soon(scheduler.announce, BotStopping(bot=context.user, occurred_on=context.now))
                 scheduler.threadless_lane.release()
                 await anyio.lowlevel.checkpoint()
-            while left:
+            # A shard that is lost meanwhile, and perhaps taken again, is none of this request's any more.
+            while left := {shard for shard in left if self._ending.get(shard) is request}:
                 ended = scheduler.ended
                 done = left - {self._shard(thread) for thread in scheduler.busy}
                 if done:
                     await self._write_behind.write()
+                    done = {shard for shard in done if self._ending.get(shard) is request}
                     self._remove(done)
-                    left -= done
                     released(frozenset(done))
                 else:
                     with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
@@ -300,6 +303,8 @@ class Handover:
     def _remove(self, shards: Collection[int]) -> None:
         gone = self._held.intersection(shards)
         self._held -= gone
+        for shard in shards:
+            self._ending.pop(shard, None)
         self._context.crashed.difference_update(shards)
         if not gone:
             return

@@ -1,7 +1,7 @@
 """A process as a member of a cluster: what it owns now, and what it tells its bots when that changes.
 
-The store decides who owns which shards (`SharedStore`). `Member` follows its decisions and passes them to all bots of
-the process, and carries notes between the bots of all processes.
+The store decides who owns which shards (`SharedStore`). `ClusterMember` follows its decisions, passes them to all bots
+of the process, and carries notes between the bots of all processes.
 
 A shard is owned here from `ShardsGained` until this process begins to give it up, or has lost it. Takeovers and
 releases run beside each other, because a slow handler delays a release. A loss is passed on at once.
@@ -9,9 +9,7 @@ releases run beside each other, because a slow handler delays a release. A loss 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Final, Protocol
 
 import anyio
@@ -66,7 +64,7 @@ class MemberBot(Protocol):
         ...
 
 
-class Member:
+class ClusterMember:
     """The ownership of a process that shares its store; see `chatbot.bot.ownership.Ownership`.
 
     Args:
@@ -105,7 +103,7 @@ class Member:
         """Wait until this process may act for its bots: before each request to the service."""
         if self._store.is_held:
             return
-        while not self._store.is_held:
+        while not self._store.is_held:  # noqa: ASYNC110 time takes it away, too, which sets no event
             await anyio.sleep(HELD_SECONDS)
         # What was lost meanwhile is dropped first: its waiting requests are canceled here.
         await anyio.sleep(HELD_SECONDS)
@@ -123,7 +121,6 @@ class Member:
                 match change:
                     case ShardsGained(shards, after_crash):
                         self._gain(shards, after_crash)
-                        await self._count_once()
                         for bot in self._bots():
                             group.start_soon(bot.take, shards, after_crash)
                     case ShardsLost(shards):
@@ -157,9 +154,9 @@ class Member:
             self._finished(shards)
         async with anyio.create_task_group() as group:
             for bot in bots:
-                group.start_soon(bot.release, shards, partial(self._ended_in, Counter()))
+                group.start_soon(bot.release, shards, self._ended_in)
 
-    def _ended_in(self, _bot: Counter[int], shards: Collection[int]) -> None:
+    def _ended_in(self, shards: Collection[int]) -> None:
         """Note that one more bot has nothing running in these shards."""
         done: list[int] = []
         for shard in shards:

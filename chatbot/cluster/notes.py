@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, TypeAlias
 
 from chatbot.actions import ActionKey
 from chatbot.model import ThreadId, UserId
@@ -21,8 +21,6 @@ MAX_BYTES: Final = 7_500
 
 MAX_TEXT_BYTES: Final = 4_000
 """The longest item of a note. One that is longer, which no service or handler gives, is left out."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +183,17 @@ def _text(value: Any) -> str:
 
 
 def merged(notes: Sequence[Note]) -> list[Note]:
-    """Return the notes with those that can be one note joined: fewer notes are sent, and none waits for another."""
-    listed: dict[tuple[UserId, int | None], dict[ListedThread, None]] = {}
+    """Return the notes without repetitions, and with one list of threads for each bot: fewer texts say the same."""
+    listed: dict[UserId, ThreadsListed] = {}
     others: dict[Note, None] = {}
     for note in notes:
-        if isinstance(note, ThreadsListed):
-            listed.setdefault((note.bot, note.listed_ms), {}).update(dict.fromkeys(note.threads))
-        else:
+        if not isinstance(note, ThreadsListed):
             others[note] = None
-    return [*(ThreadsListed(bot, at, tuple(threads)) for (bot, at), threads in listed.items()), *others]
+            continue
+        known = listed.get(note.bot, note)
+        # The earlier time is true of both: it is not later than either list.
+        times = [at for at in (known.listed_ms, note.listed_ms) if at is not None]
+        earliest = min(times) if len(times) == 2 else None
+        threads = dict.fromkeys([*(known.threads if known is not note else ()), *note.threads])
+        listed[note.bot] = ThreadsListed(note.bot, earliest, tuple(threads))
+    return [*listed.values(), *others]

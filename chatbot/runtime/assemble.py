@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
+from chatbot.bot.ownership import Everything, Ownership
 from chatbot.bot.status import quota_left
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
@@ -32,7 +33,7 @@ from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Operation, SharedQuotas
-from chatbot.stores.base import Store
+from chatbot.stores.base import SharedStore, Store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import ResumeBot, RetireBots, SaveBot, SaveThread, Write
 from chatbot.worker_threads import run_in_thread
@@ -99,6 +100,7 @@ class Runtime:
         traces: creates spans of the bots' work; None without tracing.
         stories: record what the bots do with each event, for the playground; None without it.
         clock: the bots' wall clock, in epoch seconds.
+        ownership: which threads this process serves.
         changing: held while bots are started, stopped or replaced.
     """
 
@@ -112,6 +114,7 @@ class Runtime:
     traces: TracerProvider | None = None
     stories: Stories | None = None
     clock: Callable[[], float] = time.time
+    ownership: Ownership = field(default_factory=Everything)
     changing: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create_bots(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
@@ -128,6 +131,7 @@ class Runtime:
             shared=self.shared_quotas,
             stories=self.stories,
             clock=self.clock,
+            ownership=self.ownership,
         )
 
     async def check_identities(self, config: Config, *, are_new_users_allowed: bool = False) -> None:
@@ -216,6 +220,7 @@ async def assemble(
     shared: SharedQuotas | None = None,
     stories: Stories | None = None,
     clock: Callable[[], float] = time.time,
+    ownership: Ownership | None = None,
 ) -> list[Bot]:
     """Create bots. A bot's user is created at its first start, and stored.
 
@@ -230,6 +235,7 @@ async def assemble(
             siblings.
         stories: record what the bots do with each event; None without a playground.
         clock: the bots' wall clock, in epoch seconds.
+        ownership: which threads this process serves; None for all.
 
     Raises:
         ServiceError: the service cannot be reached, or refuses one of them.
@@ -244,7 +250,10 @@ async def assemble(
     ]
     # Before any bot exists: from its first event on, a bot must know every sibling.
     shared.users |= {identity.record.user for identity in identities}
-    return [_create_bot(identity, config, plugins, store, shared, traces, stories, clock) for identity in identities]
+    return [
+        _create_bot(identity, config, plugins, store, shared, traces, stories, clock, ownership)
+        for identity in identities
+    ]
 
 
 def _create_bot(
@@ -256,6 +265,7 @@ def _create_bot(
     traces: TracerProvider | None,
     stories: Stories | None,
     clock: Callable[[], float],
+    ownership: Ownership | None,
 ) -> Bot:
     settings, record = identity.config, identity.record
     info = BotInfo(
@@ -291,6 +301,7 @@ def _create_bot(
         observer=identity.counters,
         tracer=tracer,
         log=structlog.get_logger(),
+        ownership=ownership,
     )
     bot.context.paused_ms = record.paused_ms
     if isinstance(tracer, StoryTracer):
@@ -339,6 +350,14 @@ def _history(history: str | timedelta) -> timedelta:
 
 
 async def _identity(
+    name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, counters: BotCounters
+) -> _Identity:
+    """Return the identity of a bot; of processes that start together, one creates it."""
+    async with store.exclusive(f"identity {name}") if isinstance(store, SharedStore) else nullcontext():
+        return await _identity_alone(name, config, connection, resource, store, counters)
+
+
+async def _identity_alone(
     name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, counters: BotCounters
 ) -> _Identity:
     record = await store.find_bot(name, connection.resource)

@@ -13,7 +13,9 @@ import anyio
 import structlog
 
 from chatbot.bot import Bot
+from chatbot.bot.ownership import Everything
 from chatbot.bot.status import wait_until_caught_up
+from chatbot.cluster.member import ClusterMember
 from chatbot.config import Config, LogConfig
 from chatbot.errors import StoreError
 from chatbot.runtime.admin_api import AdminApi, ControlApi, audit
@@ -35,13 +37,16 @@ from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import HEARTBEAT_SECONDS, LoopWatchdog
 from chatbot.stores import open_store
-from chatbot.stores.base import EndableStore, OwnedStore, Store
+from chatbot.stores.base import EndableStore, OwnedStore, SharedStore, Store
 from chatbot.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
+
+JOIN_SECONDS: Final = 10.0
+"""How long a run that ends by itself waits until other processes leave it some threads."""
 
 DEGRADED_SECONDS: Final = 5.0
 """How often the log is told what became degraded."""
@@ -179,7 +184,9 @@ class Daemon:
         config = self._config
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
-        permit = partial(_held, store) if isinstance(store, OwnedStore) else None
+        bots: list[Bot] = []
+        member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
+        permit = member.permit if member else partial(_held, store) if isinstance(store, OwnedStore) else None
         async with store, self._marking_clean_stop(store), _owning(store), connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
             runtime = Runtime(
@@ -187,7 +194,9 @@ class Daemon:
                 connection=connection,
                 resource=resource,
                 store=store,
+                bots=bots,
                 traces=self._traces,
+                ownership=member or Everything(),
             )
             if self._sandbox is not None:
                 runtime.stories, runtime.clock = self._sandbox.stories, self._sandbox.clock
@@ -235,7 +244,7 @@ class Daemon:
                         await self._announce(runtime)
                 if not self._stopping.is_set():
                     with watchdog.watching():
-                        await self._run_bots(runtime, bot_supervisor, reloader, status_monitor)
+                        await self._run_bots(runtime, bot_supervisor, reloader, status_monitor, member)
 
     def _create_reloader(
         self, runtime: Runtime, bot_supervisor: Supervisor, server: StatusServer, status_monitor: StatusMonitor
@@ -253,13 +262,20 @@ class Daemon:
         )
 
     async def _run_bots(
-        self, runtime: Runtime, bot_supervisor: Supervisor, reloader: Reloader, status_monitor: StatusMonitor
+        self,
+        runtime: Runtime,
+        bot_supervisor: Supervisor,
+        reloader: Reloader,
+        status_monitor: StatusMonitor,
+        member: ClusterMember | None,
     ) -> None:
         async with anyio.create_task_group() as beside:
+            if member is not None:
+                beside.start_soon(member.run)
             beside.start_soon(self._send_heartbeats, status_monitor)
             beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:
-                beside.start_soon(self._stop_when_done, runtime.bots)
+                beside.start_soon(self._stop_when_done, runtime.bots, member)
             if self._limit is not None:
                 self._ends_at = self._ends_at or anyio.current_time() + self._limit
                 beside.start_soon(self._stop_at, self._ends_at)
@@ -319,7 +335,10 @@ class Daemon:
         else:
             self._reloader.request()
 
-    async def _stop_when_done(self, bots: Sequence[Bot]) -> None:
+    async def _stop_when_done(self, bots: Sequence[Bot], member: ClusterMember | None) -> None:
+        if member is not None:
+            with anyio.move_on_after(JOIN_SECONDS):  # other processes may own everything, and give nothing up in time
+                await member.has_gained.wait()
         for bot in bots:
             if not is_paused(bot):
                 await wait_until_caught_up(bot)

@@ -1,0 +1,174 @@
+"""A PostgreSQL server as far as replicas see it: tables, sessions, advisory locks, fenced commits, notes.
+
+The tables and statements are those of SQLite, and the fence is a query, as on a real server. Only the locks, and the
+end of sessions that hold them, are modelled.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+
+from chatbot.errors import NotOwner, StoreError
+from chatbot.stores.schema import migrate
+from chatbot.stores.shards import ALL_SHARDS
+from chatbot.stores.sql import Plan, Statement, execute, run
+
+T = TypeVar("T")
+
+TTL: Final = 6.0
+"""Seconds of silence after which the server ends a session, and its locks become free."""
+
+
+@dataclass(eq=False)
+class Session:
+    """A connection of one replica that holds locks.
+
+    Args:
+        name: the name of the replica.
+        hear: called with each note.
+        last_at: when its last statement came.
+    """
+
+    name: str
+    hear: Callable[[str], None]
+    last_at: float
+    locks: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Rules:
+    """What the server checks. The variants that a simulation must find switch one of them off."""
+
+    checks_fence: bool = True
+    raises_epoch: bool = True
+    ends_silent_sessions: bool = True
+
+
+class Database:
+    """One server, which all replicas of a test share.
+
+    Args:
+        now: its clock, in seconds.
+        rules: what it checks.
+    """
+
+    def __init__(self, now: Callable[[], float], rules: Rules | None = None) -> None:
+        self.now = now
+        self.rules = rules or Rules()
+        self.sessions: list[Session] = []
+        self.named_locks: dict[str, anyio.Lock] = {}
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self._connection, Path(":memory:"))
+        self._connection.execute("CREATE TABLE shard (id INTEGER PRIMARY KEY, epoch INTEGER, owner TEXT)")
+        self._connection.executemany("INSERT INTO shard VALUES (?, 0, '')", [(shard,) for shard in ALL_SHARDS])
+
+    def close(self) -> None:
+        """Drop the tables."""
+        self._connection.close()
+
+    # ── sessions and locks ────────────────────────────────────────────────────────────────────────────────────────
+
+    def connect(self, name: str, hear: Callable[[str], None]) -> Session:
+        """Begin a session."""
+        session = Session(name, hear, self.now())
+        self.sessions.append(session)
+        return session
+
+    def end(self, session: Session) -> None:
+        """End a session, as when its connection breaks: its locks are free at once."""
+        if session in self.sessions:
+            self.sessions.remove(session)
+
+    def check(self, session: Session) -> None:
+        """Note a statement of a session.
+
+        Raises:
+            StoreError: the server has ended it.
+        """
+        if self.rules.ends_silent_sessions:
+            self.sessions = [other for other in self.sessions if self.now() - other.last_at < TTL]
+        if session not in self.sessions:
+            msg = f"the session of {session.name} was ended"
+            raise StoreError(msg)
+        session.last_at = self.now()
+
+    def owners(self) -> dict[int, str]:
+        """Return the holders of all locks."""
+        return {shard: session.name for session in self.sessions for shard in session.locks}
+
+    def claim(self, session: Session, shards: Collection[int]) -> dict[int, tuple[int, bool]]:
+        """Lock shards that are free; return the new epoch of each, and whether its last owner did not release it."""
+        self.check(session)
+        free = set(shards) - self.owners().keys()
+        gained: dict[int, tuple[int, bool]] = {}
+        for shard in sorted(free):
+            session.locks.add(shard)
+            epoch, owner = self._row(shard)
+            gained[shard] = (epoch + self.rules.raises_epoch, owner not in ("", session.name))
+            self._connection.execute(
+                "UPDATE shard SET epoch = ?, owner = ? WHERE id = ?", (gained[shard][0], session.name, shard)
+            )
+        return gained
+
+    def reclaim(self, session: Session, epochs: Mapping[int, int]) -> set[int]:
+        """Lock the shards that nobody has taken since they had these epochs; return them."""
+        self.check(session)
+        taken = self.owners()
+        kept = {shard for shard, epoch in epochs.items() if shard not in taken and self._row(shard)[0] == epoch}
+        session.locks |= kept
+        return kept
+
+    def release(self, session: Session, shards: Collection[int]) -> None:
+        """Give up shards in order."""
+        self.check(session)
+        for shard in shards:
+            self._connection.execute("UPDATE shard SET owner = '' WHERE id = ? AND owner = ?", (shard, session.name))
+        session.locks -= set(shards)
+
+    def _row(self, shard: int) -> tuple[int, str]:
+        epoch, owner = self._connection.execute("SELECT epoch, owner FROM shard WHERE id = ?", (shard,)).fetchone()
+        return int(epoch), str(owner)
+
+    # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, plan: Plan[T]) -> T:
+        """Run a plan that only reads."""
+        return run(self._connection, plan)
+
+    def write(self, work: Callable[[sqlite3.Connection], T], epochs: Mapping[int, int], notes: Sequence[str]) -> T:
+        """Run a transaction, and send notes once it is durable.
+
+        Raises:
+            NotOwner: one of these shards has another epoch.
+        """
+        self._connection.execute("BEGIN")
+        try:
+            for shard, epoch in epochs.items() if self.rules.checks_fence else ():
+                if self._row(shard)[0] != epoch:
+                    msg = f"another process owns shard {shard}"
+                    raise NotOwner(msg)
+            result = work(self._connection)
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        self.notify(notes)
+        return result
+
+    def notify(self, notes: Sequence[str]) -> None:
+        """Send notes to all sessions."""
+        for session in self.sessions:
+            for note in notes:
+                session.hear(note)
+
+
+def executing(statements: Sequence[Statement]) -> Callable[[sqlite3.Connection], None]:
+    """Return what a transaction does that executes these statements."""
+    return partial(execute, statements=statements)

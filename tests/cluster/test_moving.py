@@ -1,0 +1,99 @@
+"""Threads move between replicas that leave, die, freeze or are cut off; nothing is lost, doubled or out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from chatbot import Context, Plugin
+from chatbot.model import ThreadId
+from tests.cluster.cluster import Cluster, Replica
+
+pytestmark = pytest.mark.virtual_time
+
+
+def echo(_replica: Replica) -> list[Plugin]:
+    plugin = Plugin("echo")
+
+    @plugin.message()
+    async def repeat(ctx: Context) -> str:
+        return ctx.text
+
+    return [plugin]
+
+
+async def cut_from_database(replica: Replica) -> None:
+    replica.gate.is_cut_from_database = True
+    await anyio.sleep(20)
+    replica.gate.is_cut_from_database = False
+
+
+async def cut_from_everything(replica: Replica) -> None:
+    replica.gate.is_cut_from_service = True
+    await cut_from_database(replica)
+    replica.gate.is_cut_from_service = False
+
+
+async def freeze(replica: Replica) -> None:
+    replica.pause()
+    await anyio.sleep(20)
+    replica.resume()
+
+
+async def freeze_briefly(replica: Replica) -> None:
+    replica.pause()
+    await anyio.sleep(3)
+    replica.resume()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Replica.kill, Replica.leave, freeze, freeze_briefly, cut_from_database, cut_from_everything],
+    ids=lambda trouble: trouble.__name__,
+)
+async def test_people_are_answered_in_order_whatever_happens_to_the_owner_of_their_threads(
+    trouble: Callable[[Replica], Awaitable[None]],
+) -> None:
+    async with Cluster(echo) as cluster:
+        one, two = await cluster.join(), await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread_of(replica, "Ann") for replica in (one, two) for _ in "123"]
+        said: list[str] = []
+
+        async def talk(seconds: int) -> None:
+            for _ in range(seconds * 2):
+                said.append(f"{len(said)}")
+                cluster.say_in(threads, "Ann", said[-1])
+                await anyio.sleep(2)
+
+        await talk(3)
+        async with anyio.create_task_group() as group:
+            group.start_soon(trouble, one)
+            await talk(12)
+        await cluster.until(lambda: all(len(cluster.replies(thread)) >= len(said) for thread in threads))
+        await anyio.sleep(20)
+
+        assert cluster.all_replies(threads) == dict.fromkeys(threads, said)
+
+
+async def test_a_thread_that_nobody_talks_in_is_served_by_whoever_takes_it_over() -> None:
+    async with Cluster(echo) as cluster:
+        one, two = await cluster.join(), await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread_of(one, "Ann") for _ in "12345"]
+        cluster.say_in(threads, "Ann", "hi")
+        await answered(cluster, threads, "hi")
+        await anyio.sleep(120)
+        await one.kill()
+        await cluster.until(lambda: len(two.member.owned) == 256)
+        cluster.say_in(threads, "Ann", "still there?")
+        took = await answered(cluster, threads, "hi", "still there?")
+
+        assert took < 2
+
+
+async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> float:
+    """Wait until the bot has answered with exactly these texts in each of these threads."""
+    return await cluster.until(lambda: all(replies == [*texts] for replies in cluster.all_replies(threads).values()))
