@@ -30,6 +30,7 @@ from chatbot.dispatch.author_code import AuthorCode, IsFatal, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, function_called_by, is_own, without_bots
+from chatbot.dispatch.filters import part_of
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Retry
@@ -62,10 +63,18 @@ _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for a
 
 
 class _Listeners(NamedTuple):
-    """The handlers of one class of events, in order: all, and those that also take messages without text."""
+    """The handlers of one class of events, in order: all, and those that also take messages without text.
+
+    `by_part` has all of them, each with a text that occurs in every plain text that it matches (see `part_of`).
+    """
 
     handlers: tuple[Handler, ...]
     without_text: tuple[Handler, ...]
+    by_part: tuple[tuple[str, Handler], ...]
+
+    def of_text(self, text: str) -> Sequence[Handler]:
+        """Return the handlers that a plain text may match."""
+        return [handler for part, handler in self.by_part if part in text]
 
 
 class HandlerSource(Protocol):
@@ -209,7 +218,7 @@ class Dispatcher:
         everyone, people = self._views(event)
         buffer = ActionBuffer(everyone, unit_of_work, live=live or _NO_LIVE_CHANNEL, handler_scope=handler_scope)
         considered = limits.considered if limits is not None else None
-        for handler in self._candidates(everyone, name, buffer.unit_of_work.pending):
+        for handler in self._candidates(everyone, name, buffer.unit_of_work.pending, considered is not None):
             view = people
             if people is not everyone and handler and handler.registration.options.from_bots:
                 view = everyone
@@ -339,8 +348,17 @@ class Dispatcher:
             return everyone, None
         return everyone, EventView(concerning_people, self._bot, self._infos, self._payloads)
 
-    def _candidates(self, view: EventView, name: str | None, pending: DialogRecord | None) -> Iterable[Handler | None]:
-        """Return the handlers to try, in order; None is the pending dialog. `name` is the function the event calls."""
+    def _candidates(
+        self, view: EventView, name: str | None, pending: DialogRecord | None, is_each_shown: bool
+    ) -> Iterable[Handler | None]:
+        """Return the handlers to try, in order; None is the pending dialog.
+
+        Args:
+            view: the event.
+            name: the function that the event calls.
+            pending: the dialog that waits for this person.
+            is_each_shown: whether to return also those that cannot match the text, for an inspector.
+        """
         if name is not None:
             return (self._timed[name],)
         listeners = self._listeners_of(type(view.event))
@@ -348,7 +366,15 @@ class Dispatcher:
         line = view.command_line if self._commands and isinstance(view.event, MessageReceived) else None
         if line is not None:
             command = self._commands.get(line.name)
-        others = listeners.handlers if command is not None or view.has_text else listeners.without_text
+        others: Sequence[Handler]
+        if command is not None:
+            others = listeners.handlers
+        elif not view.has_text:
+            others = listeners.without_text
+        elif view.is_plain and not is_each_shown:
+            others = listeners.of_text(view.text)
+        else:
+            others = listeners.handlers
         first: tuple[Handler, ...] = () if command is None else (command,)
         if pending is None:
             return chain(first, others) if first else others
@@ -367,7 +393,11 @@ class Dispatcher:
         known = self._by_event.get(event)
         if known is None:
             everyone = tuple(handler for handler in self._others if issubclass(event, handler.registration.event))
-            known = _Listeners(everyone, tuple(handler for handler in everyone if not handler.registration.needs_text))
+            known = _Listeners(
+                everyone,
+                tuple(handler for handler in everyone if not handler.registration.needs_text),
+                tuple((part_of(handler.registration.filter), handler) for handler in everyone),
+            )
             self._by_event[event] = known
         return known
 

@@ -100,6 +100,19 @@ def finder(filter: Filter) -> Callable[[EventView], Found | None]:
     return (lambda view: call_as_plugin(filter.match, view)) if _is_of_plugin(filter) else filter.match
 
 
+def part_of(filter: Filter | None) -> str:
+    """Return a text that occurs in every plain text that the filter matches; empty if none is known.
+
+    A message without it need not be shown to the filter, because the filter would only look for this text first.
+    """
+    match filter:
+        case _Regex(part=part):
+            return part
+        case _Both(first=first):
+            return part_of(first)
+    return ""
+
+
 def _is_of_plugin(filter: Filter) -> bool:
     match filter:
         case _Pair(first=first, second=second):

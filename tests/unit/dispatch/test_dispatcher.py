@@ -1,5 +1,6 @@
 """Which handler an event reaches, and what comes of it."""
 
+import re
 from datetime import UTC, datetime
 
 import anyio
@@ -24,6 +25,7 @@ from chatbot import (
 )
 from chatbot.actions import action_key
 from chatbot.dispatch import Dispatcher
+from chatbot.dispatch.author_code import RunLimits
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT, replies, talk
 
@@ -287,3 +289,43 @@ async def test_events_of_the_bot_itself_are_handled_too() -> None:
 
     assert outcome.keyed_actions == ()
     assert seen == [event]
+
+
+SELECTIVE = (
+    regex("well"),
+    regex(r"\bwell\b|good"),
+    regex("WELL", flags=re.IGNORECASE),
+    regex("well") & (lambda event: "done" in str(getattr(event, "message", ""))),
+    (lambda event: True) & regex("done"),
+    ~regex("well"),
+    regex("good") | regex("done"),
+    regex("don't"),
+)
+
+
+@given(
+    said=st.lists(st.sampled_from(["well", "Well", "good", "done", "don\u2019t", "we\u200bll", "\uff57ell", "é"])),
+    order=st.permutations(range(len(SELECTIVE))),
+)
+@settings(max_examples=60, deadline=None)
+def test_handlers_that_a_text_cannot_match_are_skipped_without_a_difference(said: list[str], order: list[int]) -> None:
+    """An inspector is shown each handler, so that nothing is skipped for it."""
+    plugin = Plugin("a")
+    for number in order:
+
+        async def handler(ctx: Context) -> None:
+            pass
+
+        handler.__name__ = handler.__qualname__ = f"handler{number}"
+        plugin.message(SELECTIVE[number])(handler)
+
+    event = EventStream(bot=BOT).user("Ann").said(" ".join(said) or "-")
+
+    async def handled_by(limits: RunLimits | None) -> str | None:
+        async with Dispatcher([plugin], bot=BOT) as dispatcher:
+            return (await dispatcher.dispatch(event, limits=limits)).handler
+
+    seen: list[object] = []
+    shown = RunLimits(considered=lambda handler, match: seen.append(handler))
+    assert anyio.run(handled_by, None) == anyio.run(handled_by, shown)
+    assert seen
