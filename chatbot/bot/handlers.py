@@ -165,6 +165,26 @@ class Signal:
         self._event = anyio.Event()
 
 
+class Broadcast:
+    """An event that wakes all tasks that wait for it now, any number of times. It costs nothing while none waits."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def notify(self) -> None:
+        """Wake the tasks that are waiting."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        """Wait for the next notification."""
+        self._event = self._event or anyio.Event()
+        await self._event.wait()
+
+
 class HandlerRunner:
     """Runs the handlers of a bot with limited concurrency, and reports failures.
 

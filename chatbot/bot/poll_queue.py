@@ -29,18 +29,24 @@ from chatbot.model import ThreadId
 BURST: Final = 0.25
 """Seconds of the rate that may pass at once after an idle time."""
 
+TICK: Final = 0.2
+"""Silent threads are polled at multiples of this many seconds, many at once: polls one by one would find the processor's
+caches cold, and cost one and a half times as much."""
+
 
 class RateLimitedPolls:
     """Schedule of the periodic polls of all threads, limited to a common rate.
 
     Args:
         rate: Maximum polls per second, over any time longer than `BURST`.
+        tick: Seconds; due polls wait for the next multiple of it, to pass together. 0 for no wait.
     """
 
-    __slots__ = ("_demand", "_demands", "_free_at", "_rate", "_schedule")
+    __slots__ = ("_demand", "_demands", "_free_at", "_rate", "_schedule", "_tick")
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, tick: float = 0.0) -> None:
         self._rate = rate
+        self._tick = tick
         self._schedule = DueQueue[ThreadId, float]()
         self._demands: dict[ThreadId, float] = {}
         self._demand = 0.0
@@ -86,9 +92,13 @@ class RateLimitedPolls:
         return self._schedule.first()
 
     def next_due(self) -> float | None:
-        """Return when `take` returns the next thread; None if none is scheduled."""
+        """Return when to take the due threads: not before `pop` returns the next one; None if none is scheduled."""
         due = self._schedule.next_due()
-        return None if due is None else max(due, self._free_at)
+        if due is None:
+            return None
+        due = max(due, self._free_at)
+        # Never earlier than `due`, however the product is rounded: the caller would ask again and again.
+        return max(due, math.ceil(due / self._tick) * self._tick) if self._tick else due
 
     def pop(self, now: float) -> ThreadId | None:
         """Remove and return the thread that has been due for longest; None if none may be polled yet.
@@ -138,7 +148,7 @@ class PollQueue:
 
     def __init__(self, rate: float, idle: float) -> None:
         self._requests = DueQueue[ThreadId, float]()
-        self._active_polls, self._silent_polls = RateLimitedPolls(rate), RateLimitedPolls(rate)
+        self._active_polls, self._silent_polls = RateLimitedPolls(rate), RateLimitedPolls(rate, TICK)
         self._idle = idle
         self._in_a_row = 0
 

@@ -6,6 +6,7 @@ action may target another thread, and `wake`.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import anyio
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.degraded import LANE_FAILING
 from chatbot.bot.environment import NO_THREAD, BotContext
-from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.handlers import HandlerRunner, Broadcast
 from chatbot.bot.lane import Lane, LaneServices
 from chatbot.bot.membership import AnswerCheck
 from chatbot.bot.poll_queue import NextRun, PollQueue
@@ -49,7 +50,7 @@ class Scheduler:
         lanes: Lanes of all known threads.
         own: The lane of events outside threads.
         working: Lanes at work, with the number of their turn.
-        ended: Set, and replaced by a new event, whenever a turn has ended.
+        ended: Notified whenever a turn has ended.
         unfinished: Attempts that an earlier process recorded as started but never as ended.
     """
 
@@ -74,7 +75,8 @@ class Scheduler:
         self.lanes: dict[ThreadId, Lane] = {}
         self.threadless_lane = Lane(self._services, None, None)
         self.working: dict[ThreadId, int] = {}
-        self.ended = anyio.Event()
+        self.ended = Broadcast()
+        self._sleeps_until = -math.inf
         self.unfinished: Mapping[ThreadId, Attempt] = {}
 
     # ── lanes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,12 +317,14 @@ class Scheduler:
                 await self._wait()
 
     async def _wait(self) -> None:
-        due = self._queue.next_due()
-        if due is None or self._is_full:
+        due = None if self._is_full else self._queue.next_due()
+        self._sleeps_until = math.inf if due is None else due
+        if due is None:
             await self._changed.wait()
-            return
-        with anyio.move_on_after(max(0.0, due - anyio.current_time())):
-            await self._changed.wait()
+        else:
+            with anyio.move_on_after(max(0.0, due - anyio.current_time())):
+                await self._changed.wait()
+        self._sleeps_until = -math.inf
 
     async def _turn(self, lane: Lane) -> None:
         """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes."""
@@ -351,8 +355,10 @@ class Scheduler:
             if thread:
                 self._start_periodic_polls(thread, 0.0)
             self.schedule(thread)
-        self._changed.set()
-        self.notify_turn_ended()
+        # Most turns find nothing, and the next one is due much later: the loop sleeps on.
+        if (due := self._queue.next_due()) is not None and due < self._sleeps_until:
+            self._changed.set()
+        self.ended.notify()
 
     def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
@@ -381,12 +387,6 @@ class Scheduler:
         for threads in (self.lanes, self.answers.threads, self._write_behind.threads):
             threads.pop(lane.thread, None)
         self._queue.drop(lane.thread)
-
-    def notify_turn_ended(self) -> None:
-        """Wake the tasks that wait for the end of a turn."""
-        # Events cannot be reset, so each waiter wakes once and then waits for the new one.
-        self.ended.set()
-        self.ended = anyio.Event()
 
 
 def _queue(context: BotContext) -> PollQueue:
