@@ -69,6 +69,7 @@ class ThreadPoller:
         "_poll",
         "_presence",
         "_reported",
+        "_settled_page",
         "_shown",
         "_state",
         "activity_ms",
@@ -95,6 +96,7 @@ class ThreadPoller:
         self._notified_until = 0.0
         self._shown = self._commits.cursor.top
         self._full_poll_at: float | None = None
+        self._settled_page: int | None = None
         self.polled_ms = polled_ms
         self.run_at: float | None = None
         self.activity_ms: int | None = None
@@ -109,6 +111,7 @@ class ThreadPoller:
     def restart(self) -> None:
         """Reset the state after the bot has entered the thread; the next poll is a full one."""
         self._full_poll_at, self.last_message_at, self.removal = None, anyio.current_time(), {}
+        self._settled_page = None
 
     def ignore_removal(self) -> None:
         """Ignore the removal that was shown: the bot is in the thread, and its return may be shown late or never."""
@@ -234,7 +237,9 @@ class ThreadPoller:
         self._check_activity(shown_before)
         if is_full:
             self._full_poll_at = self.run_at
-            self._commits.raise_base(poll.top)
+            # An unchanged page has the same top: the one of the last full poll, which has handled all of it.
+            self._commits.raise_base(self._commits.cursor.last_top if poll.has_read_known else poll.top)
+            self._settled_page = self._settled_page if poll.has_read_known else poll.settled_page
 
     def _check_activity(self, shown_before: int) -> None:
         """Clear the recorded activity if the poll that has ended covers it; otherwise poll again soon.
@@ -257,7 +262,8 @@ class ThreadPoller:
         service, thread, budget = self._context.service, self._state.key, self._state.budget
         cursor = self._commits.cursor
         if is_full:
-            return full_poll(service, thread, cursor, budget, catch_up=self._full_poll_at is None)
+            catch_up = self._full_poll_at is None
+            return full_poll(service, thread, cursor, budget, catch_up=catch_up, known_page=self._settled_page)
         return incremental_poll(service, thread, cursor, budget, polled_ms=self.polled_ms)
 
     def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, started_at: float) -> None:

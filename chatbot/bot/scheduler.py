@@ -233,7 +233,7 @@ class Scheduler:
                 await self.threadless_lane.announce(event)
         finally:
             self._announcing -= 1
-            self.notify_turn_ended()
+            self.ended.notify()
 
     @property
     def is_idle(self) -> bool:

@@ -72,6 +72,11 @@ class Cursor:
         """Version down to which every full poll reads."""
         return self.base - self.slack_ms
 
+    @property
+    def last_top(self) -> int | None:
+        """Top of the last full poll; None if it read nothing, or if there was none."""
+        return self._next_base
+
     def classify(self, message: ChatMessage) -> Change:
         """Return the change that this version of a message shows; only `mark` changes the result."""
         identifier, version = message.number, message.version

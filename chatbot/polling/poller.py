@@ -92,6 +92,41 @@ class _Place:
     page: str | None = None
 
 
+class _Links:
+    """The links of one listing of messages, followed page by page.
+
+    Args:
+        thread: The thread.
+        first: Link of the first page; None for the newest.
+
+    Attributes:
+        current: Link of the page to read; None for the newest.
+    """
+
+    __slots__ = ("_lowest", "_paging", "_thread", "current")
+
+    def __init__(self, thread: ThreadId, first: str | None = None) -> None:
+        self._thread = thread
+        self._paging: Paging | None = None
+        self._lowest: int | None = None
+        self.current = first
+
+    def follow(self, page: MessagePage) -> bool:
+        """Move on to the page after this one, and return whether there is one.
+
+        Raises:
+            ProtocolError: The links lead in a circle, or have no end.
+        """
+        if page.next_link is None:
+            return False
+        self._paging = self._paging or Paging(f"list the messages of thread {self._thread}")
+        versions = [message.version for message in page.messages]
+        is_news = bool(versions) and (self._lowest is None or min(versions) < self._lowest)
+        self._lowest = min(versions) if is_news else self._lowest
+        self.current = self._paging.follow(page.next_link, is_news=is_news)
+        return True
+
+
 class Poll:
     """One poll of a thread; `batches` reads it.
 
@@ -104,8 +139,12 @@ class Poll:
         start_time: Passed to the service only to read less; None for a full poll.
         page_size: Messages per page.
         order_of: Order in which to yield messages.
+        known_page: `settled_page` of an earlier poll of the same kind; None if there is none.
 
     Attributes:
+        settled_page: Tag of the only page that the poll has read, if nothing in it needs to be handled. It never will:
+            a later poll that reads the same page has nothing to do.
+        has_read_known: The poll has read the known page.
         top: Highest version read; None before the first page, or if the thread changed too fast.
         server_time_ms: Not later than the service's time at the first read; None if it sent no Date.
         membership_changes: System messages read so far that name the user, by id: True if it was added, False if it
@@ -120,6 +159,7 @@ class Poll:
         "_budget",
         "_has_read",
         "_is_interrupted",
+        "_known_page",
         "_order_of",
         "_out_of_place",
         "_page_size",
@@ -130,9 +170,11 @@ class Poll:
         "_thread",
         "_undeleted",
         "doubles",
+        "has_read_known",
         "keys",
         "membership_changes",
         "server_time_ms",
+        "settled_page",
         "top",
     )  # fmt: skip
 
@@ -146,6 +188,7 @@ class Poll:
         start_time: datetime | None = None,
         page_size: int = PAGE_SIZE,
         order_of: OrderOf = order_by_version,
+        known_page: int | None = None,
     ) -> None:
         self._service = service
         self._thread = thread
@@ -157,6 +200,7 @@ class Poll:
         self._start_time = start_time
         self._page_size = page_size
         self._order_of = order_of
+        self._known_page = known_page
         self._places: dict[int, _Place] = {}
         self._out_of_place = 0
         self._undeleted: dict[str, MessageId] = {}
@@ -165,6 +209,8 @@ class Poll:
         self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
+        self.settled_page: int | None = None
+        self.has_read_known = False
 
     async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
         """Read everything above the bound, and yield it in order, the earliest batch first.
@@ -201,8 +247,10 @@ class Poll:
     async def _read_places(self) -> None:
         """Remember the place of everything above the bound: pass after pass, until one page covers what changed."""
         bound = self._bound
-        for _ in range(MAX_PASSES):
+        for number in range(MAX_PASSES):
             top, pages = await self._pass(bound)
+            if number or pages > 1 or self._places:
+                self.settled_page = None  # it was not read down to the bound, or there is something to handle
             if pages <= 1 or not top:
                 top = max(top, bound if bound > self._bound else 0)
                 self.top = top or None
@@ -218,16 +266,20 @@ class Poll:
         arrived since, and their links skip the rest. The next pass reads all of it.
         """
         top = pages = 0
-        async with aclosing(self._pages(None)) as pages_read:
-            async for link, page in pages_read:
-                top = top or max((message.version for message in page.messages), default=0)
-                for message in page.messages:
-                    if bound < message.version <= top:
-                        self._remember(message, link if pages >= HELD_PAGES else None)
-                pages += 1
-                if any(message.version <= bound for message in page.messages):
-                    break
-        return top, pages
+        links = _Links(self._thread)
+        while True:
+            page = await self._read_page(links.current)
+            if page.is_known:
+                self.has_read_known = True
+                return 0, 1
+            self.settled_page = page.tag if not pages else None
+            top = top or max((message.version for message in page.messages), default=0)
+            for message in page.messages:
+                if bound < message.version <= top:
+                    self._remember(message, links.current if pages >= HELD_PAGES else None)
+            pages += 1
+            if any(message.version <= bound for message in page.messages) or not links.follow(page):
+                return top, pages
 
     def _remember(self, message: ChatMessage, deep_page: str | None) -> None:
         """Remember the place of a message, and keep the message itself unless its page can be read again when due."""
@@ -247,20 +299,6 @@ class Poll:
             held = message if self._out_of_place <= MAX_HELD_OUT_OF_PLACE else None
             self._places[message.number] = _Place(order, message.version, held)
 
-    async def _pages(self, link: str | None) -> AsyncGenerator[tuple[str | None, MessagePage]]:
-        """Yield the page of this link and those after it, each with its own link."""
-        paging = Paging(f"list the messages of thread {self._thread}")
-        lowest: int | None = None
-        while True:
-            page = await self._within_quota(Operation.LIST_MESSAGES, partial(self._request_page, link))
-            yield link, page
-            if page.next_link is None:
-                return
-            versions = [message.version for message in page.messages]
-            is_news = bool(versions) and (lowest is None or min(versions) < lowest)
-            lowest = min(versions) if is_news else lowest
-            link = paging.follow(page.next_link, is_news=is_news)
-
     async def _read_again(self, link: str, remembered: Mapping[int, int]) -> Mapping[int, ChatMessage]:
         """Read a deep page again, and those after it, until everything that it showed was seen or passed.
 
@@ -270,15 +308,16 @@ class Poll:
         """
         lowest = min(remembered.values())
         found: dict[int, ChatMessage] = {}
-        async with aclosing(self._pages(link)) as pages:
-            async for _, page in pages:
-                for message in page.messages:
-                    known = found.get(message.number)
-                    if message.number in remembered and (known is None or message.version > known.version):
-                        found[message.number] = message
-                if len(found) == len(remembered) or any(message.version < lowest for message in page.messages):
-                    break
-        return found
+        links = _Links(self._thread, link)
+        while True:
+            page = await self._read_page(links.current)
+            for message in page.messages:
+                known = found.get(message.number)
+                if message.number in remembered and (known is None or message.version > known.version):
+                    found[message.number] = message
+            is_over = len(found) == len(remembered) or any(message.version < lowest for message in page.messages)
+            if is_over or not links.follow(page):
+                return found
 
     async def _read_by_id(self, number: int) -> ChatMessage | None:
         """Return a message as it is now; None if the service does not know it any more."""
@@ -318,12 +357,16 @@ class Poll:
                     self._budget.block(operation, now + back_off.failed(error, now, operation))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
+    async def _read_page(self, link: str | None) -> MessagePage:
+        return await self._within_quota(Operation.LIST_MESSAGES, partial(self._request_page, link))
+
     async def _request_page(self, link: str | None) -> MessagePage:
         started_at = anyio.current_time()
         # Before the request: one that fails may have been counted by the service.
         self._budget.spend(Operation.LIST_MESSAGES, started_at)
+        known = self._known_page if link is None else None
         page = await self._service.list_messages(
-            self._thread, start_time=self._start_time, page_size=self._page_size, link=link
+            self._thread, start_time=self._start_time, page_size=self._page_size, link=link, known=known
         )
         if self.server_time_ms is None and page.server_time is not None:
             # The Date header was written after the read, by at most the time the whole call took.
@@ -356,11 +399,24 @@ def order_by_cursor(cursor: Cursor) -> OrderOf:
 
 
 def full_poll(
-    service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, catch_up: bool = False
+    service: ChatService,
+    thread: ThreadId,
+    cursor: Cursor,
+    budget: Budget,
+    *,
+    catch_up: bool = False,
+    known_page: int | None = None,
 ) -> Poll:
     """Return a poll of everything that is not settled. It does not use `startTime`, whose meaning is unknown."""
-    page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
-    return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, order_of=order_by_cursor(cursor))
+    return Poll(
+        service,
+        thread,
+        bound=cursor.low,
+        budget=budget,
+        page_size=CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE,
+        order_of=order_by_cursor(cursor),
+        known_page=known_page,
+    )
 
 
 def incremental_poll(

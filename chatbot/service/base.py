@@ -26,11 +26,15 @@ class MessagePage:
         messages: the messages, newest change first; may be empty although there is a `next_link`.
         next_link: the link to the next page; None on the last one. Only its absence ends the listing.
         server_time: the service's `Date` header; None if there was none.
+        tag: the hash of the answer; equal pages have equal tags, within one process.
+        is_known: the page is the one that the caller knows: it was not decoded, and has neither messages nor a link.
     """
 
     messages: tuple[ChatMessage, ...]
     next_link: str | None
     server_time: datetime | None
+    tag: int = 0
+    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,7 @@ class ChatService(Protocol):
         start_time: datetime | None = None,
         page_size: int | None = None,
         link: str | None = None,
+        known: int | None = None,
     ) -> MessagePage:
         """Read one page of a thread's messages: the first, or the one at `link`.
 
@@ -189,6 +194,7 @@ class ChatService(Protocol):
             start_time: a lower bound. It is unknown whether it applies to creation or change and whether it is
                 inclusive: use it only to read less, never to decide what exists.
             page_size: 1 to 200.
+            known: the tag of a page that the caller knows; if the service answers the same again, it is not decoded.
         """
         ...
 

@@ -73,9 +73,10 @@ class ModelService:
         self.happen(*next(self.happenings, (None, 0)))
 
     async def list_messages(
-        self, _thread: ThreadId, *, start_time: Any, page_size: int, link: str | None
+        self, _thread: ThreadId, *, start_time: Any, page_size: int, link: str | None, known: int | None
     ) -> MessagePage:
         assert start_time is None
+        assert known is None
         self.requests += 1
         timeline = sorted(self.messages.values(), key=lambda found: found.version, reverse=True)
         last, newest = (self.last + 1, self.last) if link is None else (int(part) for part in link.split())
