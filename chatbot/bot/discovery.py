@@ -11,6 +11,7 @@ import anyio
 
 from chatbot.bot.environment import BotContext
 from chatbot.bot.forwarding import Forwarding, item_of
+from chatbot.bot.handlers import Signal
 from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
 from chatbot.bot.scheduler import Scheduler
@@ -60,7 +61,7 @@ class ThreadWatcher:
     def __init__(self, context: BotContext, scheduler: Scheduler) -> None:
         self._context = context
         self._scheduler = scheduler
-        self._requested = anyio.Event()
+        self._requested = Signal()
         self._polled_ms: int | None = None
         self._full_walk: ThreadListWalk | None = None
         self._full_walk_at = 0.0
@@ -183,9 +184,7 @@ class ThreadWatcher:
     async def _wait(self, pause: float) -> None:
         """Wait for the next poll; `request_poll` shortens the wait to what the quota allows."""
         self._context.monitor.thread_list_polled(pause)
-        with anyio.move_on_after(pause):
-            await self._requested.wait()
-        self._requested = anyio.Event()
+        await self._requested.wait(pause)
 
     def _failed(self, error: ServiceError, back_off: BackOff) -> float:
         self._context.ongoing.record_failure("list threads", error)

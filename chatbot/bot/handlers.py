@@ -6,6 +6,7 @@ when its last running event is handled.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Self
@@ -159,9 +160,15 @@ class Signal:
         """Wake the waiting task, or the next one that waits."""
         self._event.set()
 
-    async def wait(self) -> None:
-        """Wait until the signal is set, then clear it."""
-        await self._event.wait()
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until the signal is set, or for so many seconds at most; then clear it."""
+        # A timer that sets the event costs a tenth of a cancel scope that ends the wait.
+        timer = None if seconds is None else get_running_loop().call_later(seconds, self._event.set)
+        try:
+            await self._event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._event = anyio.Event()
 
 

@@ -10,6 +10,7 @@ Retries and guards are the same as in other lanes.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
@@ -202,11 +203,11 @@ class Lane:
         try:
             pause = None if self.is_ending else await self._receive()
             if pause is None:
-                pause = self.poller.next_poll(anyio.current_time())
+                pause = self.poller.next_poll(get_running_loop().time())
             if self.membership.presence is not Presence.IN:
                 return NextRun(due_in=pause)
             pause = earliest(pause, await self._send())
-            self.state.budget.expire(anyio.current_time())
+            self.state.budget.expire(get_running_loop().time())
             if self.is_ending:
                 return NextRun(due_in=pause)
             return NextRun(due_in=pause, poll_in=self._poll_pause())
@@ -231,7 +232,7 @@ class Lane:
             if self.commits.outbox.is_full:
                 return None
             self._limit_polls()
-            delay = self.state.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+            delay = self.state.budget.delay(Operation.LIST_MESSAGES, get_running_loop().time())
             if not delay:
                 async with aclosing(self.poller.events()) as events:
                     async for event, seen in events:
@@ -285,7 +286,7 @@ class Lane:
         return earliest(pause, wait)
 
     def _poll_pause(self) -> float:
-        cadence, silence = self._context.settings.cadence, anyio.current_time() - self.poller.last_message_at
+        cadence, silence = self._context.settings.cadence, get_running_loop().time() - self.poller.last_message_at
         pause = cadence.pause(silence)
         if pause < cadence.idle and (bots := self._context.shared.count_in(self.thread)) > 1:
             # What one of them sees wakes the others, and their thread lists are polled in turn. So together they need

@@ -5,6 +5,7 @@ Monitoring never changes what a bot does.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ class Monitor:
 
     def lane_at_work(self, thread: ThreadId) -> None:
         """Record activity of a thread's lane."""
-        self.heartbeats.set_deadline(thread, anyio.current_time())
+        self.heartbeats.set_deadline(thread, get_running_loop().time())
 
     def lane_ended(self, thread: ThreadId) -> None:
         """Record the end of a lane's turn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -188,7 +189,7 @@ class ThreadPoller:
             ServiceError: The thread cannot be read now.
             TryAgain, StoreError: As `EventProcessor.handle`.
         """
-        now = self.run_at = anyio.current_time()
+        now = self.run_at = get_running_loop().time()
         if self._is_notified:
             self._notified_until = max(self._notified_until, now) + NOTIFIED_POLL_SECONDS
         since_full_poll = None if self._full_poll_at is None else now - self._full_poll_at

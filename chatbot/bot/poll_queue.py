@@ -30,8 +30,8 @@ BURST: Final = 0.25
 """Seconds of the rate that may pass at once after an idle time."""
 
 TICK: Final = 0.2
-"""Silent threads are polled at multiples of this many seconds, many at once: polls one by one would find the processor's
-caches cold, and cost one and a half times as much."""
+"""Silent threads are polled at multiples of this many seconds, many at once: polls one by one find the processor's
+caches cold, and cost half as much again."""
 
 
 class RateLimitedPolls:

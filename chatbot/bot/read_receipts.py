@@ -237,8 +237,9 @@ class ReceiptPoller:
             last_message_at: Time of the last message, in seconds of the event loop's clock.
             people: Number of participants.
         """
-        is_active = anyio.current_time() - last_message_at < ACTIVE_SECONDS and people <= MAX_PEOPLE
-        return is_active and self._handlers.dispatcher.subscribes(ReadReceiptReceived)
+        if people > MAX_PEOPLE or not self._handlers.dispatcher.subscribes(ReadReceiptReceived):
+            return False
+        return anyio.current_time() - last_message_at < ACTIVE_SECONDS
 
     def _is_news(self, reader: UserId, number: int, floor: int) -> bool:
         """Return whether a receipt is someone else's, above the floor, and newer than the known one."""

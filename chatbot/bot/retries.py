@@ -106,7 +106,7 @@ class Attempts:
     @property
     def pause_left(self) -> float:
         """Seconds until the current event may be retried; 0 if it may be now, or if there is none."""
-        return max(0.0, self._not_before - anyio.current_time())
+        return max(0.0, self._not_before - anyio.current_time()) if self._not_before else 0.0
 
     def kills(self, event: Event) -> int:
         """Return how often a process has died while the handler of this event ran."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from asyncio import get_running_loop
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +19,7 @@ import anyio
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.degraded import LANE_FAILING
 from chatbot.bot.environment import NO_THREAD, BotContext
-from chatbot.bot.handlers import HandlerRunner, Broadcast
+from chatbot.bot.handlers import Broadcast, HandlerRunner
 from chatbot.bot.lane import Lane, LaneServices
 from chatbot.bot.membership import AnswerCheck
 from chatbot.bot.poll_queue import NextRun, PollQueue
@@ -305,7 +306,7 @@ class Scheduler:
         """Run lanes until canceled."""
         async with anyio.create_task_group() as group:
             while True:
-                now = anyio.current_time()
+                now = get_running_loop().time()
                 while self._to_wake:
                     self.schedule(self._to_wake.pop())
                 while not self._is_full and (thread := self._queue.pop(now)) is not None:
@@ -319,16 +320,12 @@ class Scheduler:
     async def _wait(self) -> None:
         due = None if self._is_full else self._queue.next_due()
         self._sleeps_until = math.inf if due is None else due
-        if due is None:
-            await self._changed.wait()
-        else:
-            with anyio.move_on_after(max(0.0, due - anyio.current_time())):
-                await self._changed.wait()
+        await self._changed.wait(None if due is None else max(0.0, due - get_running_loop().time()))
         self._sleeps_until = -math.inf
 
     async def _turn(self, lane: Lane) -> None:
         """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes."""
-        context, thread, begun_at = self._context, lane.thread, anyio.current_time()
+        context, thread, begun_at = self._context, lane.thread, get_running_loop().time()
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
         try:
@@ -362,7 +359,7 @@ class Scheduler:
 
     def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
-        thread, now = lane.thread, anyio.current_time()
+        thread, now = lane.thread, get_running_loop().time()
         if lane.state.is_released:
             return  # the lane is removed soon, and the process that owns the thread continues from the store
         requested, was_routed = self._requested.pop(thread, None), thread in self._routed

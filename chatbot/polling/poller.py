@@ -16,8 +16,8 @@ The cursor decides what is new and in which order; the lane decides what happens
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -344,7 +344,7 @@ class Poll:
             if self._is_interrupted:
                 raise Interrupted
             with self._reading:
-                delay = self._budget.delay(operation, anyio.current_time())
+                delay = self._budget.delay(operation, get_running_loop().time())
                 if delay:
                     await anyio.sleep(delay)
                 try:
@@ -361,7 +361,7 @@ class Poll:
         return await self._within_quota(Operation.LIST_MESSAGES, partial(self._request_page, link))
 
     async def _request_page(self, link: str | None) -> MessagePage:
-        started_at = anyio.current_time()
+        started_at = get_running_loop().time()
         # Before the request: one that fails may have been counted by the service.
         self._budget.spend(Operation.LIST_MESSAGES, started_at)
         known = self._known_page if link is None else None
@@ -370,7 +370,7 @@ class Poll:
         )
         if self.server_time_ms is None and page.server_time is not None:
             # The Date header was written after the read, by at most the time the whole call took.
-            taken = anyio.current_time() - started_at
+            taken = get_running_loop().time() - started_at
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
         self._has_read = True
         self._collect_keys(page.messages)

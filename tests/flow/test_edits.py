@@ -103,3 +103,14 @@ async def test_a_bot_edits_and_deletes_what_it_said() -> None:
         assert room.replies == ["2"]
         assert "bot: 2 (edited)" in room.transcript
         assert "bot: (deleted)" in room.transcript
+
+
+async def test_an_edit_after_half_an_hour_of_silence_is_noticed_by_the_slow_poll() -> None:
+    async with chat(plugin) as room:
+        ann = room.user("Ann")
+        await ann.says("one")
+        await room.advance(minutes=30)
+        room.emulator.edit(room.thread, ann.user, room.emulator.transcript(room.thread)[-2].id, "uno")
+        await room.advance(seconds=31)
+
+        assert room.replies == ["received one", "edited uno"]

@@ -41,6 +41,29 @@ def test_intervals_above_the_poll_rate_are_all_stretched_by_the_same_factor() ->
     assert beats.first() == (A, pytest.approx(2.1))
 
 
+def test_threads_that_are_due_soon_after_each_other_pass_together_at_the_tick() -> None:
+    beats = RateLimitedPolls(RATE, tick=0.2)
+    for thread, pause in ((A, 30.01), (B, 30.19)):
+        beats.set(thread, pause, 0.0)
+
+    due = beats.next_due()
+
+    assert due == pytest.approx(30.2)
+    assert [beats.pop(due), beats.pop(due)] == [A, B]
+
+
+@given(st.floats(0.0, 1e7), st.floats(0.3, 100))
+def test_when_the_queue_says_that_a_thread_is_due_it_can_be_taken(now: float, pause: float) -> None:
+    beats = RateLimitedPolls(RATE, tick=0.2)
+    beats.set(A, pause, now)
+
+    due = beats.next_due()
+
+    assert due is not None
+    assert due <= now + pause + 0.2 + 1e-6
+    assert beats.pop(due) == A
+
+
 def test_dropped_threads_leave_their_rate_to_the_others() -> None:
     beats = RateLimitedPolls(RATE)
     for thread in threads(600):

@@ -44,8 +44,15 @@ class Scene:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.service, name)
 
-    def look(self, *, bound: int = 0, page_size: int = 5) -> Poll:
-        return Poll(self, self.thread, bound=bound, budget=Budget(), page_size=page_size)  # type: ignore[arg-type]
+    def look(self, *, bound: int = 0, page_size: int = 5, known_page: int | None = None) -> Poll:
+        return Poll(
+            self,  # type: ignore[arg-type]
+            self.thread,
+            bound=bound,
+            budget=Budget(),
+            page_size=page_size,
+            known_page=known_page,
+        )
 
 
 @asynccontextmanager
@@ -201,3 +208,57 @@ async def test_a_look_that_is_interrupted_ends_in_the_middle_of_its_read() -> No
             with pytest.raises(Interrupted):
                 await contents(look)
         assert anyio.current_time() < 10
+
+
+async def read(stage: Scene, known: int | None = None, *, bound: int = 0, page_size: int = 5) -> Poll:
+    look = stage.look(bound=bound, page_size=page_size, known_page=known)
+    await contents(look)
+    return look
+
+
+async def test_a_page_without_news_is_skipped_when_it_is_read_again() -> None:
+    async with scene() as stage:
+        last = stage.send("a")
+        first = await read(stage, bound=last)
+        again = await read(stage, first.settled_page, bound=last)
+
+        assert first.settled_page is not None
+        assert not first.has_read_known
+        assert again.has_read_known
+        assert again.server_time_ms is not None
+
+
+@pytest.mark.parametrize("what", ["send", "edit", "delete"])
+async def test_a_page_that_has_changed_is_not_skipped(what: str) -> None:
+    async with scene() as stage:
+        message = stage.send("a")
+        settled = await read(stage, bound=message)
+        if what == "send":
+            stage.send("b")
+        elif what == "edit":
+            stage.emulator.edit(stage.thread, stage.service.user, message, "b")
+        else:
+            stage.emulator.delete(stage.thread, stage.service.user, message)
+        again = await read(stage, settled.settled_page, bound=message)
+
+        assert not again.has_read_known
+        assert again.top is not None
+        assert again.top > message
+
+
+async def test_a_page_with_news_is_not_settled() -> None:
+    async with scene() as stage:
+        stage.send("a")
+
+        assert (await read(stage)).settled_page is None
+
+
+async def test_a_page_that_does_not_reach_what_is_settled_is_not_settled_itself() -> None:
+    async with scene() as stage:
+        for text in "abcdefg":
+            stage.send(text)
+        look = Poll(stage, stage.thread, bound=0, budget=Budget(), page_size=5, order_of=lambda _: None)  # type: ignore[arg-type]
+        await contents(look)
+
+        assert stage.pages == 3  # two, and one for what has changed meanwhile
+        assert look.settled_page is None
