@@ -7,8 +7,9 @@ import { VirtualList } from "./list.js";
 const TYPING_SHOWN = 8000;
 const TYPING_AGAIN = 8000;
 const SYSTEM = new Set(["topicUpdated", "participantAdded", "participantRemoved"]);
-const SAME_DAY = { hour: "2-digit", minute: "2-digit" };
-const OTHER_DAY = { month: "short", day: "numeric" };
+// Made once: a formatter costs more than all else that is drawn of a message.
+const SAME_DAY = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const OTHER_DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
 const policy = window.trustedTypes?.createPolicy("playground", { createHTML: (text) => text });
 
@@ -17,9 +18,9 @@ const safe = (text) => ({ __html: policy ? policy.createHTML(text) : text });
 
 export function when(ms) {
   if (!ms) return "";
-  const date = new Date(Number(ms));
-  const isToday = date.toDateString() === new Date().toDateString();
-  return date.toLocaleString(undefined, isToday ? SAME_DAY : OTHER_DAY);
+  const midnight = new Date().setHours(0, 0, 0, 0);
+  const isToday = ms >= midnight && ms < midnight + 86_400_000;
+  return (isToday ? SAME_DAY : OTHER_DAY).format(Number(ms));
 }
 
 export function Conversation({ app }) {
@@ -38,6 +39,7 @@ export function Conversation({ app }) {
     <${VirtualList}
       items=${items}
       resetKey=${thread.id}
+      endKey=${state.sent}
       current=${state.cursor ?? state.message}
       label=${`Messages of ${thread.topic}`}
       onMove=${(id) => app.set({ cursor: id })}
@@ -147,6 +149,7 @@ function Composer({ app }) {
     setMetadata(null);
     setAttached(null);
     field.current?.focus();
+    app.set({ sent: app.state.sent + 1 });
     if (!(await app.act("send", { content: text, type, metadata: values, attachments: attached ?? [] }))) {
       setText((next) => next || text);
       setMetadata((next) => next ?? metadata);

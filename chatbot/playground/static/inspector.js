@@ -38,7 +38,7 @@ function Stories({ app }) {
       <div class="panel-head"><h2>Story of a message</h2><button class="quiet small" onClick=${() => app.choose(null)}>All events</button></div>
       <blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>
       ${stories.length === 0 && html`<p class="empty">No bot has handled this message in this run. Bots do not handle their own messages.</p>`}
-      ${stories.map((story) => html`<${Story} key=${story.id} app=${app} story=${story} isOpen />`)}
+      ${stories.map((story) => html`<${Story} key=${`of ${message.id} ${story.id}`} app=${app} story=${story} isOpen />`)}
     </div>`;
   }
   const stories = [...state.stories.values()].sort((a, b) => b.id - a.id).slice(0, 100);
@@ -51,15 +51,22 @@ function Stories({ app }) {
 }
 
 function Story({ app, story, isOpen = false }) {
+  const [isShown, show] = useState(isOpen);
   const last = story.steps.findLast((step) => step.kind === "handler");
   const state = story.dead_letter ? "dead letter" : last?.error ? "failed" : story.handler ? "handled" : "no handler";
-  return html`<details class="story" open=${isOpen}>
+  return html`<details class="story" open=${isShown} onToggle=${(event) => event.target === event.currentTarget && show(event.currentTarget.open)}>
     <summary>
       <bdi class="name">${app.state.hello.bots.find((b) => b.name === story.bot)?.display_name ?? story.bot}</bdi>
       <span class="what">${story.text ? html`<bdi>${story.text.slice(0, 80)}</bdi>` : story.event}</span>
       <span class=${`pill ${state === "handled" ? "good" : state === "no handler" ? "" : "bad"}`}>${state}</span>
     </summary>
-    <p class="hint">${story.event}</p>
+    ${isShown && html`<${StoryBody} app=${app} story=${story} />`}
+  </details>`;
+}
+
+/** What a story tells. It is drawn only while it is open: a thread has a hundred of them. */
+function StoryBody({ app, story }) {
+  return html`<p class="hint">${story.event}</p>
     ${story.handler && html`<${Place} handler=${story.handler} place=${story.place} app=${app} />`}
     ${story.text !== undefined && story.normalized !== story.text && html`<p class="fact">Normalized to <q dir="auto">${story.normalized}</q></p>`}
     <ol class="steps">${merged(story.steps).map((step, n) => html`<${Step} key=${n} app=${app} step=${step} />`)}</ol>
@@ -67,8 +74,7 @@ function Story({ app, story, isOpen = false }) {
     html`<details class="others"><summary>${story.others.length} other ${story.others.length === 1 ? "handler" : "handlers"} did not match</summary>
       <ul>${story.others.map((o) => html`<li key=${o.handler}><${HandlerLink} app=${app} name=${o.handler} /> ${o.reason}</li>`)}</ul></details>`}
     ${story.trace && html`<p class="fact">Trace <code>${story.trace}</code></p>`}
-    ${story.dead_letter && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}
-  </details>`;
+    ${story.dead_letter && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}`;
 }
 
 export async function retry(app, letter) {

@@ -3,12 +3,12 @@
 import { html, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 
 const ESTIMATE = 68;
-const BEYOND = 1500;
-const ENOUGH = 300;
+const BEYOND = 800;
+const ENOUGH = 250;
 const NEAR_END = 60;
 
-/** `items` have an `id`; `current` is the id of the item that the keyboard is at. */
-export function VirtualList({ items, current, onMove, onChoose, renderItem, label, resetKey }) {
+/** `items` have an `id`; `current` is the id of the item that the keyboard is at; a new `endKey` leads to the end. */
+export function VirtualList({ items, current, onMove, onChoose, renderItem, label, resetKey, endKey }) {
   const box = useRef(null);
   const heights = useRef(new Map());
   const isAtEnd = useRef(true);
@@ -16,6 +16,7 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
   const at = useRef(current); // not drawn yet when keys follow each other quickly
   at.current = current;
   const [, redraw] = useState(0);
+  const [isAway, setAway] = useState(false);
   const [view, setView] = useState({ top: 0, height: 600 });
 
   const offsets = new Array(items.length + 1);
@@ -26,11 +27,18 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
   const first = find(offsets, top - BEYOND);
   const last = Math.min(items.length, find(offsets, top + view.height + BEYOND) + 1);
 
+  const toEnd = () => {
+    isAtEnd.current = true;
+    setAway(false);
+    redraw((n) => n + 1);
+  };
+
   useLayoutEffect(() => {
     heights.current = new Map();
-    isAtEnd.current = true;
-    redraw((n) => n + 1);
+    toEnd();
   }, [resetKey]);
+
+  useLayoutEffect(() => toEnd(), [endKey]);
 
   useLayoutEffect(() => {
     let hasChanged = false;
@@ -65,6 +73,7 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
   const scrolled = () => {
     const { scrollTop, scrollHeight, clientHeight } = box.current;
     isAtEnd.current = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    setAway(!isAtEnd.current);
     const isCovered = offsets[first] <= Math.max(0, scrollTop - ENOUGH) && offsets[last] >= Math.min(total, scrollTop + clientHeight + ENOUGH);
     if (!isCovered) setView({ top: scrollTop, height: clientHeight });
   };
@@ -90,11 +99,11 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
     }
   };
 
-  return html`<div class="virtual" ref=${box} onScroll=${scrolled} onKeyDown=${pressed} tabindex="0" role="group" aria-label=${label}>
+  return html`<div class="virtual-place">${isAway && html`<button class="to-end" onClick=${toEnd}>Latest ↓</button>`}<div class="virtual" ref=${box} onScroll=${scrolled} onKeyDown=${pressed} tabindex="0" role="group" aria-label=${label}>
     <div style=${{ height: `${offsets[first] ?? 0}px` }}></div>
     ${items.slice(first, last).map((item) => renderItem(item))}
     <div style=${{ height: `${Math.max(0, total - (offsets[last] ?? total))}px` }}></div>
-  </div>`;
+  </div></div>`;
 }
 
 /** The last index whose offset is not above `wanted`. */

@@ -25,6 +25,7 @@ class App {
       stories: new Map(),
       troubled: new Map(),
       typing: new Map(),
+      sent: 0,
       bots: null,
       tab: "story",
       pane: place.get("thread") ? "conversation" : "threads",
