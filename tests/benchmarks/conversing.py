@@ -1,6 +1,7 @@
 """The emulator of `latency`: people who talk at a pace that the quotas allow, and who edit, delete and remove.
 
-Quotas are on: what they refuse is counted. `python -m tests.benchmarks.conversing THREADS BOTS`.
+Quotas are on: what they refuse is counted. `python -m tests.benchmarks.conversing THREADS BOTS [CERTIFICATES]`; with a
+directory for certificates, clients of people connect as well, and quotas are off.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import random
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.stage import Stage, main
@@ -46,6 +48,7 @@ class People(Stage):
         words: dict[str, list[tuple[str, int]]] = {"talking": [], "silent": []}
         free = [thread for thread in self.order if thread not in self.first]
         counts: Counter[str] = Counter()
+        self.talking = frozenset(free[:talking])  # what is polled there is counted apart
         async with asyncio.TaskGroup() as tasks:
             for thread in free[:talking]:
                 tasks.create_task(self._talk(thread, seconds, pause, words["talking"]))
@@ -102,6 +105,8 @@ class People(Stage):
             if call.user in self.bots:
                 counts[call.operation] += 1
                 counts["refused"] += call.status == 429
+                if call.operation == "list_messages" and call.target.split("/")[3] in self.talking:
+                    counts["polls of talking threads"] += 1
         self.emulator.calls.clear()
 
     def _with_reply(self, thread: str, word: int) -> tuple[str, int, int | None]:
@@ -114,4 +119,6 @@ class People(Stage):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(People(int(sys.argv[1]), bots=int(sys.argv[2]), quotas=True)))
+    people = People(int(sys.argv[1]), bots=int(sys.argv[2]), quotas=len(sys.argv) <= 3)
+    people.certificates = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    asyncio.run(main(people))

@@ -71,6 +71,15 @@ class Frame:
     quick: bool
     workdir: Path
     say: Callable[[str], None] = field(default=lambda text: None)
+    parts: frozenset[str] = frozenset()
+    """The only parts to run, of a benchmark that has some; all if empty."""
+
+    before: Sequence[Row] = ()
+    """What the last run found: parts that are not run keep their figures."""
+
+    def wants(self, part: str) -> bool:
+        """Return whether to run this part."""
+        return not self.parts or part in self.parts
 
     @property
     def rounds(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -11,13 +12,18 @@ from tests.benchmarks.frame import Frame, Report
 
 
 class Benchmark(Protocol):
-    """A module that measures something."""
+    """A module that measures something. It may have `PARTS`, the names of what can be run alone."""
 
     TITLE: str
 
     def run(self, frame: Frame) -> Report:
         """Measure."""
         ...
+
+
+def parts(benchmark: Benchmark) -> Sequence[str]:
+    """Return the names of the parts of a benchmark; most have none."""
+    return getattr(benchmark, "PARTS", ())
 
 
 def found() -> dict[str, Benchmark]:

@@ -37,6 +37,13 @@ def write(directory: Path, title_and_reports: Mapping[str, tuple[str, Report]]) 
     (directory / "results.md").write_text(_page(results), "utf-8")
 
 
+def rows(directory: Path, name: str) -> list[Row]:
+    """Return what the last run of a benchmark found."""
+    path = directory / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return [Row(**row) for row in found[name]["rows"]] if name in found else []
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row as it is read, in the order of `HEADINGS`."""
     rival_value = _figure(row.rival_value, row.unit) if row.rival else ""

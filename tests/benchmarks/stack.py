@@ -114,6 +114,7 @@ def running(
     plugin: str = PLUGIN,
     said_before: int = 0,
     has_own_cores: bool = False,
+    settings: str = "",
 ) -> Iterator[Stack]:
     """Run both until the block ends; it begins when the bot answers.
 
@@ -125,6 +126,7 @@ def running(
         plugin: the source of the plugin of the first bot; all others listen.
         said_before: in how many threads a word is said before the bot is started; then the block begins at its start.
         has_own_cores: each of both processes stays on a core of its own, as far as there are two.
+        settings: further lines of bots.yaml.
     """
     directory.mkdir(parents=True, exist_ok=True)
     module, *options = stage
@@ -138,7 +140,7 @@ def running(
         plugins = [("echo", "echo_plugin"), *((f"bot{n}", "listen_plugin") for n in range(1, len(facts["bots"])))]
         bots = {name: {"plugins": [module], "poll": dict(poll)} for name, module in plugins}
         text = BOTS_YAML.format(service=json.dumps(facts["connection_string"]), bots=json.dumps(bots))
-        (directory / "bots.yaml").write_text(text)
+        (directory / "bots.yaml").write_text(text + settings)
         (directory / "echo_plugin.py").write_text(plugin)
         (directory / "listen_plugin.py").write_text(LISTENER)
         asyncio.run(_remember(directory / "chatbot.db", facts))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,6 +65,9 @@ class Stage:
         self._next = 0
         self._exchange = Exchange()
         self._dice = random.Random(2)
+
+    certificates: Path | None = None
+    """The directory of a certificate authority: other clients than the bot connect with TLS."""
 
     def prepare_threads(self) -> None:
         """Do what has happened in the threads before the bot was stopped."""
@@ -117,6 +121,19 @@ class Stage:
             self.say()
         return {}
 
+    async def first_poll(self, bot: int, seconds: float) -> dict[str, Any]:
+        """Wait until the bot polls; return the processor time that its process has used until then.
+
+        Args:
+            bot: the id of the bot's process.
+            seconds: how long to wait at most.
+        """
+        begun = time.monotonic()
+        while not self._exchange.first_poll_ms and time.monotonic() < begun + seconds:
+            await asyncio.sleep(FINE_POLL_SECONDS)
+            self.note()
+        return {"bot": cpu_seconds(bot), "seconds": time.monotonic() - begun}
+
     async def answered(self, bot: int, seconds: float) -> dict[str, Any]:
         """Wait until what was placed has its replies, then its receipts; all is counted from the bot's first poll.
 
@@ -125,10 +142,7 @@ class Stage:
             seconds: how long to wait at most.
         """
         exchange, until = self._exchange, time.monotonic() + seconds
-        while not exchange.first_poll_ms and time.monotonic() < until:
-            await asyncio.sleep(FINE_POLL_SECONDS)
-            self.note()
-        used, own = cpu_seconds(bot), time.process_time()
+        used, own = (await self.first_poll(bot, seconds))["bot"], time.process_time()
         while exchange.waiting and time.monotonic() < until:
             await asyncio.sleep(FINE_POLL_SECONDS)
             self.note()
@@ -192,10 +206,14 @@ async def main(stage: Stage) -> None:
     """Serve, say who is who, and do what the lines say until they end."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with serve(stage.emulator, tls=False) as running:
+    has_tls = stage.certificates is not None
+    async with serve(stage.emulator, tls=has_tls, certificates=stage.certificates) as running:
         facts = {
-            "connection_string": running.connection_string,
-            "resource": urlsplit(running.endpoint).netloc,
+            "connection_string": f"endpoint={running.http_endpoint}/;accesskey={stage.emulator.access_key}",
+            "resource": urlsplit(running.http_endpoint).netloc,
+            "endpoint": running.endpoint,
+            "token": stage.emulator.issue_token(stage.ann).text,
+            "ca_file": str(running.ca_file or ""),
             "bots": stage.bots,
             "threads": stage.threads,
             "made_ms": stage.made_ms,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import registry, results
+from tests.benchmarks import documents, latency, registry, results
 from tests.benchmarks.drawing import draw
 from tests.benchmarks.frame import ChildFailed, Frame, Plot, Report, Row, child, ratio
 
@@ -76,3 +76,36 @@ def test_a_plot_draws_every_line_inside_its_frame() -> None:
     assert len(dots) == 4
     assert all(70 <= x <= 700 and 40 <= y <= 340 for x, y in dots)
     assert {"A & B", "a <b>", "b"} <= {text.text for text in picture.iter(f"{space}text")}
+
+
+def test_documents_have_the_figures_of_the_results() -> None:
+    figures = documents.figures()
+    pages = documents.documents()
+
+    assert {page.name for page in pages} >= {"README.md", "performance.md", "polling.md"}
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert documents.with_figures(text, figures) == text, "run python -m tests.benchmarks.documents"
+
+
+def test_a_figure_replaces_the_paragraph_or_table_behind_its_comment() -> None:
+    text = "Before.\n\n<!-- figures: a -->\n| 1 |\n| 2 |\n\nBetween.\n\n<!-- figures: b -->\nOld\nwords.\n\nAfter.\n"
+
+    shown = documents.with_figures(text, {"a": "| 3 |", "b": "New."})
+
+    assert shown == "Before.\n\n<!-- figures: a -->\n| 3 |\n\nBetween.\n\n<!-- figures: b -->\nNew.\n\nAfter.\n"
+    assert documents.with_figures(shown, {"a": "| 3 |", "b": "New."}) == shown
+    with pytest.raises(KeyError, match="nonsense"):
+        documents.with_figures("<!-- figures: nonsense -->\n", {})
+
+
+def test_a_part_that_was_not_run_keeps_its_figures(tmp_path: Path) -> None:
+    kept = Row("100 threads on loopback: talking: noticed, median", 0.1, "s")
+    old = Row("5 threads at a pace that is no more: talking: noticed, median", 0.2, "s")
+
+    report = latency.run(Frame(True, tmp_path, parts=frozenset({"none"}), before=[kept, old]))
+
+    assert report.rows == []  # a quick run has other sizes
+    report = latency.run(Frame(False, tmp_path, parts=frozenset({"none"}), before=[old, kept]))
+    assert report.rows == [kept]
+    assert [plot.lines["talking, measured"] for plot in report.plots] == [[(33, 0.1)]]

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import platformdirs
@@ -20,11 +22,32 @@ CACHE = Path(os.environ.get("CHATBOT_BROWSER_CACHE") or platformdirs.user_cache_
 RESULTS = CACHE / "clients"
 MANUAL = Path(__file__).parents[2] / "docs" / "reference" / "emulator.md"
 
+CHAT, IDENTITY = "@azure/communication-chat", "@azure/communication-identity"
+
 BROWSERS = frozenset({"headless Chromium"})
 """Where one version of a client is run; a newer one takes its place."""
 
 _TABLE = re.compile(r"(?<=<!-- clients that were run -->\n)(?:\|.*\n)*")
 _HEAD = "| Client | Version | In | What was run |\n|---|---|---|---|\n"
+
+
+def javascript_sdk_at(chat: str, identity: str) -> Path:
+    """The directory for these versions of the JavaScript SDKs; `.installed` is in it if they are there."""
+    return CACHE / f"node-{chat}-{identity}"
+
+
+def javascript_sdk(chat: str, identity: str) -> Path:
+    """A directory with these versions of the JavaScript SDKs, installed with npm if need be."""
+    npm = shutil.which("npm")
+    assert npm, "the JavaScript SDK is installed with npm, which is not here: install Node.js with npm"
+    directory = javascript_sdk_at(chat, identity)
+    if not (directory / ".installed").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", f"--prefix={directory}"]
+        packages = [f"{CHAT}@{chat}", f"{IDENTITY}@{identity}"]
+        subprocess.run([npm, "install", *options, *packages], cwd=directory, check=True, timeout=240, env=os.environ)
+        (directory / ".installed").touch()
+    return directory
 
 
 def ran(client: str, version: str, place: str, what: str, *, measured: dict[str, float] | None = None) -> None:

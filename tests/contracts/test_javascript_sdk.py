@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
 
 from chatbot.emulator import Emulator, serve
-from tests.contracts.clients import CACHE, ran
+from tests.contracts.clients import CHAT, IDENTITY, javascript_sdk, ran
 
-CHAT, IDENTITY = "@azure/communication-chat", "@azure/communication-identity"
 VERSIONS = [
     ("1.6.0", "1.3.1"),
     ("1.5.4", "1.3.0"),
@@ -34,23 +31,9 @@ PROGRAM = Path(__file__).with_name("javascript_sdk.mjs")
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
 
 
-def installed(chat: str, identity: str) -> Path:
-    """A directory with these versions of the SDKs."""
-    npm = shutil.which("npm")
-    assert npm, "the JavaScript SDK is tested with npm, which is not here: install Node.js with npm"
-    directory = CACHE / f"node-{chat}-{identity}"
-    if not (directory / ".installed").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", f"--prefix={directory}"]
-        packages = [f"{CHAT}@{chat}", f"{IDENTITY}@{identity}"]
-        subprocess.run([npm, "install", *options, *packages], cwd=directory, check=True, timeout=240, env=os.environ)
-        (directory / ".installed").touch()
-    return directory
-
-
 @pytest.mark.parametrize(("chat", "identity"), VERSIONS, ids=lambda version: version)
 async def test_every_public_method_of_the_javascript_clients_works(chat: str, identity: str, tmp_path: Path) -> None:
-    packages = await anyio.to_thread.run_sync(installed, chat, identity)
+    packages = await anyio.to_thread.run_sync(javascript_sdk, chat, identity)
     command, minors = ["node", str(PROGRAM)], [version.split(".")[1] for version in (identity, chat)]
     emulator = Emulator(quotas=False, entra=True)
     entra = emulator.entra_token()

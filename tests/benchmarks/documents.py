@@ -1,0 +1,198 @@
+"""Figures in documents, taken from `results.json`: `python -m tests.benchmarks.documents` writes them anew.
+
+A figure is a paragraph or a table behind a comment that names it, `<!-- figures: latency -->`. What `tests.benchmarks`
+measures for `docs/benchmarks` gets there at once; a test sees that documents and results agree.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tests.benchmarks import results
+from tests.benchmarks.frame import ROOT, Row
+from tests.benchmarks.latency import BOTS, COST, LOOPBACK, RECORDED, SIZES
+
+DIRECTORY = ROOT / "docs" / "benchmarks"
+WIDTH = 118
+MISSING = "–"
+
+_FIGURE = re.compile(r"(?<=<!-- figures: )([\w-]+)( -->\n)(?:(?!<!--).+\n)*")
+
+_PACES = {RECORDED: "0.06 to 0.36 s, as recorded of the service", LOOPBACK: "about 1 ms, on loopback"}
+
+
+def documents() -> list[Path]:
+    """Return the documents that have figures."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [page for page in pages if _FIGURE.search(page.read_text("utf-8"))]
+
+
+def with_figures(text: str, figures: Mapping[str, str]) -> str:
+    """Return a document with these figures; a document that names another one is a `KeyError`."""
+    return _FIGURE.sub(lambda found: f"{found[1]}{found[2]}{figures[found[1]]}\n", text)
+
+
+def figures(directory: Path = DIRECTORY) -> dict[str, str]:
+    """Return all figures, by name, from the results in a directory."""
+    return {name: make(results.rows(directory, benchmark)) for name, (benchmark, make) in _FIGURES.items()}
+
+
+def write() -> None:
+    """Put the figures of the latest results into all documents."""
+    found = figures()
+    for page in documents():
+        page.write_text(with_figures(page.read_text("utf-8"), found), "utf-8")
+
+
+# ── latency ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _latency(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+    head = ["Requests take", "Threads", "Noticed: talking", "silent", "Reply visible: talking", "silent"]
+    lines = []
+    for pace, name in _PACES.items():
+        for size in SIZES:
+            waits = [
+                _wait(values, f"{_where(size, pace)}: {kind}: {what}")
+                for what in ("noticed", "reply visible")
+                for kind in ("talking", "silent")
+            ]
+            lines.append([name if size == SIZES[0] else "", f"{size:,}", *waits])
+    return _table(head, lines)
+
+
+def _late(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+    lines = [
+        [f"{size:,}", *(_seconds(values.get(f"{_where(size, RECORDED)}: {kind}, noticed at worst"), 0)
+                        for kind in ("edited", "deleted", "left"))]
+        for size in SIZES[1:]
+    ]  # fmt: skip
+    return _table(["Threads", "Edit", "Deletion", "Removal of the bot"], lines)
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    """Say what people feel: first at the pace of the service."""
+    values = _values(rows)
+
+    def spread(pace: str, kind: str, what: str) -> str:
+        names = [f"{_where(size, pace)}: {kind}: {what}, median" for size in SIZES]
+        found = [value for name in names if (value := values.get(name)) is not None]
+        if not found:
+            return MISSING
+        low, high = f"{min(found):.2f}", f"{max(found):.2f}"
+        return f"{low} s" if low == high else f"{low} to {high} s"
+
+    def sentence(pace: str) -> str:
+        return (
+            f"a word is noticed after {spread(pace, 'talking', 'noticed')} in the median, and its reply is visible "
+            f"after {spread(pace, 'talking', 'reply visible')}; in a thread that was silent, after "
+            f"{spread(pace, 'silent', 'noticed')} and {spread(pace, 'silent', 'reply visible')}"
+        )
+
+    text = (
+        f"With 1 to 10,000 threads, and requests as slow as recorded of the service (0.06 to 0.36 s each), "
+        f"{sentence(RECORDED)}. On loopback, where a request takes about 1 ms, {sentence(LOOPBACK)}."
+    )
+    return _paragraph(text)
+
+
+def _refused(rows: Sequence[Row]) -> str:
+    refused = [row.value or 0 for row in rows if row.name.endswith("requests refused (429)")]
+    polls = _values(rows).get(f"{_where(100, RECORDED)}: talking, polls for each word")
+    text = (
+        f"The emulator refused {sum(refused):.0f} requests in all {len(refused)} runs. A thread in which people talk "
+        f"is polled {MISSING if polls is None else f'{polls:.0f}'} times for each word (100 threads, recorded pace)."
+    )
+    return _paragraph(text)
+
+
+def _cost(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+    shares = [values.get(f"{COST}: {name}, processor time") for name in ("1 bot", "1 bot, interval 1s", f"{BOTS} bots")]
+    one, slow, many = (MISSING if share is None else f"{share:.1f} %" for share in shares)
+    text = (
+        f"While nobody says anything in 100 threads, one bot takes {one} of a core ({slow} with `interval: 1s`), and "
+        f"{BOTS} bots take {many}."
+    )
+    return _paragraph(text)
+
+
+def _client(rows: Sequence[Row]) -> str:
+    row = next((row for row in rows if row.name.endswith("reply seen, median")), None)
+    if row is None or row.value is None or row.rival_value is None:
+        return "A JavaScript client has not confirmed it on this machine."
+    text = (
+        f"A client of the official JavaScript SDK in a process of its own, which polls without quotas, has seen the "
+        f"replies {row.value - row.rival_value:.2f} s later than the service's milliseconds say ({row.value:.2f} s "
+        f"after the word in the median)."
+    )
+    return _paragraph(text)
+
+
+def _where(size: int, pace: str) -> str:
+    return f"{size:,} thread{'' if size == 1 else 's'} {pace}"
+
+
+def _wait(values: Mapping[str, float | None], name: str) -> str:
+    median, late = values.get(f"{name}, median"), values.get(f"{name}, p99")
+    return MISSING if median is None else f"{_seconds(median)} ({_seconds(late)})"
+
+
+# ── a daemon ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _daemon(rows: Sequence[Row]) -> str:
+    lines = [
+        [row.name.removesuffix(": private memory"), f"{row.value:.0f} MB", row.note.removeprefix("resident ")]
+        for row in rows
+        if row.unit == "MB" and row.value is not None
+    ]
+    lines += [["the libraries alone", f"{row.rival_value:.0f} MB", ""] for row in rows[:1] if row.rival_value]
+    return _table(["", "Private memory", "Resident"], lines)
+
+
+def _start(rows: Sequence[Row]) -> str:
+    found = next((row.value for row in rows if row.name.startswith("chatbot run:")), None)
+    return _paragraph(f"`chatbot run` takes {_seconds(found)} of processor time until its first poll.")
+
+
+# ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _values(rows: Iterable[Row]) -> dict[str, float | None]:
+    return {row.name: row.value for row in rows}
+
+
+def _seconds(value: float | None, digits: int = 2) -> str:
+    return MISSING if value is None else f"{value:.{digits}f} s"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (head, ["---"] * len(head), *lines))
+
+
+def _paragraph(text: str) -> str:
+    whole = _UNIT.sub("\u00a0", text)  # a number stays with its unit
+    return textwrap.fill(whole, WIDTH, break_long_words=False, break_on_hyphens=False).replace("\u00a0", " ")
+
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|%|MB)\b|%)")
+
+_FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
+    "latency": ("latency", _latency),
+    "latency-late": ("latency", _late),
+    "latency-summary": ("latency", _summary),
+    "latency-refused": ("latency", _refused),
+    "latency-cost": ("latency", _cost),
+    "latency-client": ("latency", _client),
+    "daemon": ("daemon", _daemon),
+    "daemon-start": ("daemon", _start),
+}
+
+if __name__ == "__main__":
+    write()
