@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from chatbot.cli.boundary import DEBUG, guard, prepare_streams
 
     prepare_streams()
+    _use_tokens()
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in (words[: words.index("--")] if "--" in words else words):
@@ -50,6 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _incomplete(missing)
 
     return guard(run)
+
+
+def _use_tokens() -> None:
+    """Let stores get their passwords from Microsoft Entra ID, which is loaded once one asks."""
+    from chatbot.stores.passwords import Token, use_token_source
+
+    async def issue(credential: str, client_id: str | None) -> Token:
+        import asyncio
+        from importlib import import_module
+
+        database_token = (await asyncio.to_thread(import_module, "chatbot.service.entra")).database_token
+        issued = await database_token(credential, client_id)
+        return Token(issued.token, issued.expires_on)
+
+    use_token_source(issue)
 
 
 def _status_at_once(words: Sequence[str]) -> Callable[[], int] | None:

@@ -1,12 +1,14 @@
 """Authentication with Microsoft Entra ID instead of an access key, through azure-identity.
 
-Entra tokens are used with the identity service only, which issues the user tokens that the chat service accepts.
+Entra tokens are used with the identity service, which issues the user tokens that the chat service accepts, and with
+databases of Azure, where they are passwords.
 azure-identity is an optional extra. It is imported on first use, because its import takes as long as all others
 together. It runs in worker threads, because its aio variant starts programs and reads files on the event loop.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -115,6 +117,24 @@ def _transport(ca_file: Path | None) -> Any:
     session = requests.Session()
     session.mount("https://", Adapter())
     return import_module("azure.core.pipeline.transport").RequestsTransport(session=session)
+
+
+DATABASE_SCOPE: Final = "https://ossrdbms-aad.database.windows.net/.default"
+"""What a token is asked for that a database of Azure takes as password."""
+
+
+async def database_token(credential: Credential, client_id: str | None) -> AccessToken:
+    """Return a token for databases.
+
+    Raises:
+        ConfigError: a package is not installed, or a variable is not set.
+        Unreachable: see `EntraCredential.get_token`.
+        Unauthorized: see there.
+    """
+    entra = Entra(credential, client_id)
+    await anyio.to_thread.run_sync(entra.check, os.environ)
+    async with entra.open(None) as opened:
+        return await opened.get_token(DATABASE_SCOPE)
 
 
 class EntraCredential:

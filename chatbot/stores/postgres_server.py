@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from chatbot.distribution import install_command
 from chatbot.errors import ConfigError, StoreError, StoreTooNew
 from chatbot.stores import postgres_dialect as dialect
+from chatbot.stores.passwords import TokenPassword
 from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.sql import Plan
 
@@ -85,6 +86,7 @@ class Server:
 
     def __init__(self, url: PostgresUrl) -> None:
         self.url = url
+        self._password = url.password if url.credential is None else TokenPassword(url.credential, url.client_id)
         self._tls: ssl.SSLContext | None = None
 
     async def connect(self, *, is_owner: bool = False) -> Connection:
@@ -124,7 +126,7 @@ class Server:
             host=[host for host, _ in url.hosts],
             port=[port for _, port in url.hosts],
             user=url.user,
-            password=url.password,
+            password=self._password,
             passfile=url.passfile,
             database=url.database,
             ssl=self._tls or False,

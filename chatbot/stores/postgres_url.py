@@ -15,11 +15,15 @@ from typing import Final, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from chatbot.errors import ConfigError
+from chatbot.stores.passwords import CREDENTIALS
 
 SCHEMES: Final = ("postgresql", "postgres")
 
 _MODES: Final = ("disable", "require", "verify-ca", "verify-full")
-_OPTIONS: Final = ("host", "passfile", "schema", "sslcert", "sslkey", "sslmode", "sslrootcert")
+_OPTIONS: Final = (
+    "allow_async_standby", "auth", "client_id", "credential", "host", "passfile", "schema", "sslcert", "sslkey",
+    "sslmode", "sslrootcert",
+)  # fmt: skip
 _PORT: Final = 5432
 
 
@@ -38,6 +42,9 @@ class PostgresUrl:
         root_certificate: certificate authorities to trust instead of the system's.
         certificate: our certificate.
         key: its key, if that is another file.
+        credential: how this process gets a token of Microsoft Entra ID, which is then the password; None without.
+        client_id: the client id of its user-assigned identity.
+        allows_async_standby: a standby may be behind the server, so that a failover may lose confirmed commits.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -50,6 +57,9 @@ class PostgresUrl:
     root_certificate: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    credential: str | None = None
+    client_id: str | None = None
+    allows_async_standby: bool = False
 
     @classmethod
     def parse(cls, url: str, base_dir: Path) -> PostgresUrl:
@@ -95,6 +105,9 @@ class PostgresUrl:
             files["sslrootcert"],
             files["sslcert"],
             files["sslkey"],
+            _credential(options, mode, hosts, has_password=bool(password), has_user=bool(user)),
+            options.get("client_id"),
+            _is_allowed(options.get("allow_async_standby", "0")),
         )
 
     def __str__(self) -> str:
@@ -147,6 +160,33 @@ def _options(query: str) -> dict[str, str]:
     if len(dict(found)) < len(found):
         _refuse("it has an option twice")
     return dict(found)
+
+
+def _credential(
+    options: dict[str, str], mode: str, hosts: tuple[tuple[str, int], ...], *, has_password: bool, has_user: bool
+) -> str | None:
+    if "auth" not in options:
+        if "credential" in options or "client_id" in options:
+            _refuse("its credential and client_id are for auth=entra")
+        return None
+    if options["auth"] != "entra":
+        _refuse("its auth is not entra; without it, the password or a certificate is used")
+    if has_password or "passfile" in options:
+        _refuse("it has a password beside auth=entra, where a token is the password")
+    if not has_user:
+        _refuse("auth=entra needs the name of the database user: postgresql://USER@HOST/DATABASE?auth=entra")
+    if mode not in ("verify-full", "verify-ca") and not all(_is_local(host) for host, _ in hosts):
+        _refuse("auth=entra sends a token, which only a verified server may see: use sslmode=verify-full")
+    credential = options.get("credential", "default")
+    if credential not in CREDENTIALS:
+        _refuse(f"its credential is none of {', '.join(CREDENTIALS)}")
+    return credential
+
+
+def _is_allowed(value: str) -> bool:
+    if value not in ("0", "1"):
+        _refuse("its allow_async_standby is neither 0 nor 1")
+    return value == "1"
 
 
 def _hosts(servers: str) -> Iterator[tuple[str, int]]:

@@ -111,3 +111,31 @@ def test_a_url_that_cannot_be_used_is_not_shown(url: str, problem: str) -> None:
 
     assert problem in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_token_of_entra_may_be_the_password() -> None:
+    url = parse("postgresql://bots@db/bots?auth=entra&credential=managed-identity&client_id=11111111-aaaa")
+
+    assert (url.credential, url.client_id, url.password) == ("managed-identity", "11111111-aaaa", None)
+    assert parse("postgresql://bots@db/bots?auth=entra").credential == "default"
+    assert parse("postgresql://bots@db/bots").credential is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        ("bots:secret@db/bots?auth=entra", "it has a password beside auth=entra"),
+        ("bots@db/bots?auth=entra&passfile=f", "it has a password beside auth=entra"),
+        ("db/bots?auth=entra", "auth=entra needs the name of the database user"),
+        ("bots@db/bots?auth=entra&sslmode=require", "which only a verified server may see"),
+        ("bots@db/bots?auth=entra&sslmode=disable", "which only a verified server may see"),
+        ("bots@db/bots?auth=entra&credential=magic", "its credential is none of default, "),
+        ("bots@db/bots?auth=kerberos", "its auth is not entra"),
+        ("bots@db/bots?client_id=1", "its credential and client_id are for auth=entra"),
+        ("bots@db/bots?allow_async_standby=yes", "its allow_async_standby is neither 0 nor 1"),
+    ],
+)
+def test_what_contradicts_itself_about_tokens_and_standbys_is_refused(rest: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as refused:
+        parse(f"postgresql://{rest}")
+    assert "secret" not in str(refused.value)
