@@ -10,7 +10,7 @@ from chatbot.errors import ConfigError, StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
 from chatbot.stores.postgres_registry import read_replicas
-from chatbot.stores.postgres_server import Connection, Server, close, stored_versions
+from chatbot.stores.postgres_server import Connection, Server, close, standbys, stored_versions
 from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
 
@@ -70,6 +70,7 @@ async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:
         problem = "this user may not create its schema: GRANT CREATE ON DATABASE to it"
     elif not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
         problem = "this user may not create temporary functions: GRANT TEMPORARY ON DATABASE to it"
+    found = await standbys(connection, url)
     return {
         "exists": version is not None,
         "version": version,
@@ -77,7 +78,8 @@ async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:
         "in_use": await sole_user(connection, url) if version is not None else None,
         "replicas": await _count_replicas(connection, url) if versions is not None and versions.sharing else 0,
         "can_be_shared": versions is None or versions.sharing >= len(dialect.SHARING),
-        "problem": problem,
+        "problem": problem or found.problem,
+        "notice": found.notice,
     }
 
 

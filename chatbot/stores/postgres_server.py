@@ -216,6 +216,49 @@ async def close(connection: Connection | None) -> None:
         await connection.close(timeout=2)
 
 
+class Standbys(NamedTuple):
+    """Whether a failover of a server may lose confirmed commits.
+
+    Args:
+        problem: why it may, and a remedy; None if no standby is known that is behind.
+        notice: why that is not known for sure, and a remedy; None if it is.
+    """
+
+    problem: str | None = None
+    notice: str | None = None
+
+
+async def standbys(connection: Connection, url: PostgresUrl) -> Standbys:
+    """Return whether the server has a standby that may be behind, and that a failover may lead to."""
+    if url.allows_async_standby or await connection.fetchval("SELECT current_setting('synchronous_standby_names')"):
+        return Standbys()
+    behind, hidden = await connection.fetchrow(_STANDBYS)
+    if behind:
+        return Standbys(
+            problem=f"the server of {url} has a standby that is replicated asynchronously: after a failover, confirmed "
+            "commits may be missing, and messages be handled twice. Set synchronous_standby_names on the server, or "
+            "accept this with ?allow_async_standby=1"
+        )
+    if hidden:
+        return Standbys(
+            notice=f"the server of {url} may have a standby that is replicated asynchronously, which this user may not "
+            "see: GRANT pg_monitor to it, or set synchronous_standby_names"
+        )
+    return Standbys()
+
+
+_STANDBYS: Final = """
+    SELECT
+        count(*) FILTER (WHERE sync_state = 'async' AND state <> 'backup'
+            AND application_name NOT IN ('pg_basebackup', 'pg_receivewal')),
+        count(*) FILTER (WHERE sync_state IS NULL)
+    FROM pg_stat_replication AS receiver
+    WHERE NOT EXISTS (
+        SELECT 1 FROM pg_replication_slots WHERE active_pid = receiver.pid AND slot_type = 'logical'
+    )"""
+"""Counts physical standbys that are behind, and separately those of which this user sees only that they are there."""
+
+
 class Versions(NamedTuple):
     """How far the tables of a store are, and who can use them.
 

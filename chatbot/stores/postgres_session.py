@@ -27,7 +27,7 @@ from chatbot.errors import StoreError, StoreInUse
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import Standing, StoreUser, Use, leave, move, register, renew, users
-from chatbot.stores.postgres_server import SILENT_SECONDS, Connection, Server, close, migrate
+from chatbot.stores.postgres_server import SILENT_SECONDS, Connection, Server, close, migrate, standbys
 from chatbot.stores.postgres_url import PostgresUrl
 
 BEAT_SECONDS: Final = 1.0
@@ -143,6 +143,7 @@ class StoreSession:
         try:
             self._adopt(await self._connect(), _now())
             await self._acquire(self._session())
+            await self._check_standbys(self._session(), is_first=True)
             self._beating = asyncio.create_task(self._beat(), name="store beat")
             connection = await self._begin(is_first=True)
             await self._announce(connection)
@@ -422,7 +423,20 @@ class StoreSession:
         self._adopt(session, asked)
         self._claims_from = _now() + SETTLING_SECONDS
         _log.info("store.session_restored", store=str(self._server.url))
+        await self._check_standbys(session, is_first=False)
         return True
+
+    async def _check_standbys(self, session: Connection, *, is_first: bool) -> None:
+        """Refuse to begin where a failover may lose commits; where bots run already, only log it."""
+        if self.user.use is Use.VISITOR:
+            return
+        found = await standbys(session, self._server.url)
+        if found.problem is not None:
+            if is_first:
+                raise StoreError(found.problem)
+            _log.error("store.standby_asynchronous", reason=found.problem)
+        elif found.notice is not None:
+            _log.warning("store.standby_unknown", reason=found.notice)
 
     async def _check_place(self, session: Connection) -> None:
         if self._standing.era:

@@ -41,6 +41,7 @@ class StoreProbe:
         server: the server and database, for a store on PostgreSQL.
         is_verified: the server of the store proves who it is, or is this machine.
         replicas: how many processes share it now.
+        notice: what could not be checked about the server, and how to make that possible; None if all was.
         can_be_shared: its tables have what processes need to share it, or will when they are created.
     """
 
@@ -56,6 +57,7 @@ class StoreProbe:
     server: str | None = None
     is_verified: bool = True
     replicas: int = 0
+    notice: str | None = None
     can_be_shared: bool = True
 
     @property

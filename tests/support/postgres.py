@@ -64,9 +64,7 @@ class PostgresServer:
         return f"postgresql://bots:swordfish@127.0.0.1:{self.port}/bots"
 
     def create(self) -> None:
-        self.directory.chmod(0o755)
-        if self._user is not None:
-            shutil.chown(self.directory, self._user)
+        self.own_directory()
         password = self.directory / "password"
         password.write_text("swordfish")
         password.chmod(0o644)
@@ -115,6 +113,11 @@ class PostgresServer:
         file.chmod(0o600)
         if self._user is not None:
             shutil.chown(file, self._user)
+
+    def own_directory(self) -> None:
+        self.directory.chmod(0o755)
+        if self._user is not None:
+            shutil.chown(self.directory, self._user)
 
     def _wait(self) -> None:
         assert self._process is not None

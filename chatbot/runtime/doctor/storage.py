@@ -46,6 +46,8 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
         yield failed("store", found.in_use)
     else:
         yield ok("store", f"{found.place}: {_described(found)}")
+    if found.notice is not None:
+        yield warning("store", found.notice)
     if not found.is_verified:
         what = f"{found.place}: the connection does not prove which server it leads to"
         yield warning("store", what, "use sslmode=verify-full in the URL of the store, with sslrootcert=FILE if needed")
