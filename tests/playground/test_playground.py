@@ -7,14 +7,17 @@ CHATBOT_PLAYGROUND_PICTURES, by default into the user's cache (`chatbot-tests/pl
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +497,79 @@ def test_hostile_names_html_and_scripts_do_nothing(daemon: Daemon, browser: Any)
             assert forbidden not in shown
 
 
+HOSTILE = """
+async (given) => {
+    const [page, token] = given;
+    const socket = page.replace("http", "ws") + "channel";
+    const read = (options) => fetch(page, options).then((a) => a.text()).catch(() => "refused");
+    const connect = () => new Promise((done) => {
+        const channel = new WebSocket(socket);
+        channel.onopen = () => channel.send(JSON.stringify({ token }));
+        channel.onmessage = (event) => done(event.data);
+        channel.onclose = () => done("refused");
+    });
+    const script = () => new Promise((done) => {
+        const element = document.createElement("script");
+        element.onload = () => done("loaded");
+        element.onerror = () => done("refused");
+        element.src = page + "vendor/preact-htm.js";
+        document.head.append(element);
+    });
+    const frame = () => new Promise((done) => {
+        const element = document.createElement("iframe");
+        element.onload = () => {
+            try { done(element.contentWindow.document.body.innerText); } catch { done("refused"); }
+        };
+        element.src = page + "#token=" + token;
+        document.body.append(element);
+    });
+    return {
+        read: await read({}), blind: await read({ mode: "no-cors" }),
+        channel: await connect(), script: await script(), frame: await frame(),
+    };
+}
+"""
+
+
+def test_another_site_in_the_same_browser_can_neither_read_nor_drive_it(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    address, _, token = link.partition("#token=")
+    with page_of(browser, link) as page:
+        begin(page)
+    context = browser.new_context()
+    with http_server(daemon.directory / "playbots") as elsewhere:
+        other = context.new_page()
+        other.goto(elsewhere)
+        found = other.evaluate(HOSTILE, [address, token])  # even with the token
+        opened = context.new_page()
+        opened.goto(f"{address}#as=somebody")
+        opened.get_by_text("This link is not valid").wait_for()
+        assert [frame.url for frame in other.frames if frame.url.startswith(address)] == [], "it cannot be embedded"
+        assert context.cookies() == []
+    context.close()
+    # A request without CORS can be sent by anybody; its answer is never readable. An embedded page is not shown.
+    assert found.pop("blind") in ("", "refused")
+    assert found == dict.fromkeys(("read", "channel", "script", "frame"), "refused")
+
+
+@contextmanager
+def http_server(directory: Path) -> Iterator[str]:
+    """Another site on this machine."""
+    (directory / "index.html").write_text("<!doctype html><title>elsewhere</title><body></body>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_long_names_and_right_to_left_text_keep_their_place(daemon: Daemon, browser: Any) -> None:
     link = daemon.start()
     name = "Maximiliane-Friederike von und zu Hohenlohe-Waldenburg-Schillingsfürst " * 2
@@ -626,6 +702,7 @@ def test_the_page_connects_again_after_the_daemon_was_killed(daemon: Daemon, bro
     token = link.partition("#token=")[2]
     logged = "\n".join(line for line in daemon.output.splitlines() if "#token=" not in line)
     assert token not in logged
+    assert (daemon.directory / ".chatbot" / "playground.json").stat().st_mode & 0o077 == 0
     assert "playground.served" in logged
 
 
