@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,14 @@ def _loaded(directory: Path, plugin: str, more: str, bot_more: str) -> tuple[Con
 
 @asynccontextmanager
 async def assembled(
-    directory: Path, plugin: str, *, traces: Any = None, stories: Any = None, more: str = "", bot_more: str = ""
+    directory: Path,
+    plugin: str,
+    *,
+    traces: Any = None,
+    stories: Any = None,
+    clock: Callable[[], float] = time.time,
+    more: str = "",
+    bot_more: str = "",
 ) -> AsyncIterator[Assembled]:
     """Run a bot `echo` with a plugin of this source.
 
@@ -105,6 +112,7 @@ async def assembled(
         plugin: the source of its module.
         traces: what makes spans.
         stories: what the playground shows of the bot.
+        clock: the bot's.
         more: lines of bots.yaml beside the bot.
         bot_more: settings of the bot, in the form of `max_handlers: 2`.
     """
@@ -114,7 +122,9 @@ async def assembled(
     connection, resource = connected(emulator)
     async with resource, store, anyio.create_task_group() as group:
         counters: dict[str, BotCounters] = {}
-        (bot,) = await assemble(config, plugins, connection, resource, store, counters, traces, stories=stories)
+        (bot,) = await assemble(
+            config, plugins, connection, resource, store, counters, traces, stories=stories, clock=clock
+        )
         user = await resource.create_user()
         ann = resource.chat(user, resource.issued_tokens(user))
         stopping, ended = anyio.Event(), anyio.Event()
