@@ -55,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _use_tokens() -> None:
     """Let stores get their passwords from Microsoft Entra ID, which is loaded once one asks."""
-    from chatbot.stores.passwords import Token, use_token_source
+    from chatbot.stores.passwords import DatabaseToken, use_token_source
 
-    async def issue(credential: str, client_id: str | None) -> Token:
+    async def issue(credential: str, client_id: str | None) -> DatabaseToken:
         import asyncio
         from importlib import import_module
 
         database_token = (await asyncio.to_thread(import_module, "chatbot.service.entra")).database_token
         issued = await database_token(credential, client_id)
-        return Token(issued.token, issued.expires_on)
+        return DatabaseToken(issued.token, issued.expires_on)
 
     use_token_source(issue)
 

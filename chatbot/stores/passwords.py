@@ -18,14 +18,14 @@ CREDENTIALS: Final = ("default", "managed-identity", "workload-identity", "cli")
 """How this process may prove who it is, as for the chat service."""
 
 
-class Token(NamedTuple):
+class DatabaseToken(NamedTuple):
     """A token, and when it expires, epoch seconds."""
 
     text: str
     expires: float
 
 
-TokenSource = Callable[[str, str | None], Awaitable[Token]]
+TokenSource = Callable[[str, str | None], Awaitable[DatabaseToken]]
 """Issues a token for a database. Args: one of `CREDENTIALS`, and the client id if there are several identities."""
 
 _sources: list[TokenSource] = []
@@ -47,7 +47,7 @@ class TokenPassword:
     def __init__(self, credential: str, client_id: str | None) -> None:
         self._credential = credential
         self._client_id = client_id
-        self._token = Token("", 0)
+        self._token = DatabaseToken("", 0)
 
     async def __call__(self) -> str:
         """Return the password.

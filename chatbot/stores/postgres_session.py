@@ -434,9 +434,9 @@ class StoreSession:
         if found.problem is not None:
             if is_first:
                 raise StoreError(found.problem)
-            _log.error("store.standby_asynchronous", reason=found.problem)
+            _log.error("store.async_standby_detected", reason=found.problem)
         elif found.notice is not None:
-            _log.warning("store.standby_unknown", reason=found.notice)
+            _log.warning("store.standby_unchecked", reason=found.notice)
 
     async def _check_place(self, session: Connection) -> None:
         if self._standing.era:

@@ -87,7 +87,7 @@ async def test_a_user_who_may_not_see_the_standbys_is_told_so(
     async with PostgresStore(url, is_shared=True):
         pass
 
-    assert "store.standby_unknown" in capsys.readouterr().out
+    assert "store.standby_unchecked" in capsys.readouterr().out
     probe = await anyio.to_thread.run_sync(lambda: probe_store(url, base_dir=Path()))
     assert probe.problem is None
     assert "GRANT pg_monitor" in (probe.notice or "")
