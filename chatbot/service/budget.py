@@ -28,6 +28,8 @@ class Window:
 class Operation(Enum):
     """Requests that share a quota."""
 
+    __hash__ = object.__hash__  # Python's own, in Python, is called eighty times for a message
+
     LIST_THREADS = "list threads"
     POLL_THREADS = "the part of list threads that polls of the top of the list may use"
     WALK_THREADS = "the part of list threads that pages further down the list may use"

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlsplit
@@ -162,7 +163,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         """Put the thread id into the address, and check that the address is at the endpoint."""
         before, anywhere, after = request.url.partition(ANY_THREAD)
         if anywhere and before == self._threads and answer.thread is not None:
-            request.url = f"{before}{quote(answer.thread, safe='')}{after}{answer.query}"
+            request.url = f"{before}{_quoted(answer.thread)}{after}{answer.query}"
             return
         url = request.url
         if anywhere or not (url.startswith(self._endpoint) or _is_same_origin(url, self._endpoint)):
@@ -207,6 +208,12 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
                 "service.wait_capped", operation=answer.operation, asked=asked, seconds=failures.MAX_RETRY_AFTER
             )
         raise failures.from_status(answer.operation, response.status_code, response.headers, text, now)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(thread: ThreadId) -> str:
+    """Quote a thread's id; a poll is often followed by a reply and a receipt in the same thread."""
+    return quote(thread, safe="")
 
 
 def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
