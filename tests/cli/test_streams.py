@@ -118,13 +118,16 @@ def check_written(words: Sequence[str], done: subprocess.CompletedProcess[bytes]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed by a shell of POSIX here")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_change_nothing_but_what_is_shown(directory: Path, closed: str) -> None:
-    for words, code in ((["schema"], 0), (["status"], 69), (["nonsense"], 2)):
-        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "chatbot", *words]
+@pytest.mark.parametrize(
+    ("closed", "commands"),
+    [(">&-", ["schema"]), ("2>&-", ["nonsense"]), (">&- 2>&-", ["status"]), ("<&- >&- 2>&-", ["schema", "nonsense"])],
+)
+def test_closed_streams_change_nothing_but_what_is_shown(directory: Path, closed: str, commands: Sequence[str]) -> None:
+    for command in commands:
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "chatbot", command]
         done = subprocess.run(shell, cwd=directory, capture_output=True, timeout=120, check=False)
 
-        assert done.returncode == code, (words, done.stderr)
+        assert done.returncode == {"schema": 0, "status": 69, "nonsense": 2}[command], (command, done.stderr)
         assert b"Traceback" not in done.stderr
 
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from chatbot import BotStarted, Context, Dialog, Event, Plugin, Retry
 from chatbot.bot import BotSettings
+from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.testing import chat
 
@@ -139,7 +140,7 @@ class Stubborn:
 async def test_a_handler_that_does_not_end_keeps_only_its_own_thread_waiting_until_it_does() -> None:
     plugin, store, stubborn = Plugin("stubborn"), MemoryStore(), Stubborn()
     plugin.message(retry=Retry(attempts=2), timeout=timedelta(seconds=30))(stubborn.handle)
-    settings = BotSettings(max_handlers=1)
+    settings = BotSettings(max_handlers=1, cadence=Cadence(interval=10))
 
     with capture_logs() as logs:
         async with chat(plugin, store=store, settings=settings, raise_failures=False, patience=LONG) as room:

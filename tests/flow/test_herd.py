@@ -15,7 +15,9 @@ from chatbot.testing import Room, chat
 
 pytestmark = pytest.mark.virtual_time
 
-THREADS = 60
+THREADS = 40
+CALM = BotSettings(cadence=Cadence(interval=1))
+"""A third of the polls: the back-off is tested, not the pace."""
 
 plugin = Plugin("echo")
 
@@ -45,7 +47,7 @@ def most_in_a_second(times: Iterable[int]) -> int:
 
 @pytest.mark.parametrize("throttling", ["429", "429,retry-after=20", "503"])
 async def test_after_a_throttling_threads_come_back_one_by_one_and_everybody_is_answered(throttling: str) -> None:
-    async with chat(plugin, settings=BotSettings()) as room:
+    async with chat(plugin, settings=CALM) as room:
         threads = await crowd(room)
         ann = room.user("Ann")
         room.emulator.faults = Faults([f"list_messages:{throttling}"])
@@ -64,7 +66,7 @@ async def test_after_a_throttling_threads_come_back_one_by_one_and_everybody_is_
 
 
 async def test_a_thread_that_cannot_be_read_is_not_polled_however_often_it_is_called() -> None:
-    async with chat(plugin, settings=BotSettings()) as room:
+    async with chat(plugin, settings=CALM) as room:
         (thread, *_) = await crowd(room)
         room.emulator.faults = Faults([f"list_messages:503,thread={thread}"])
         room.emulator.calls.clear()

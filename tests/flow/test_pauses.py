@@ -113,7 +113,8 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     module = f"paused_{tmp_path.parent.name}_{tmp_path.name}".replace("-", "_")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / f"{module}.py").write_text(PLUGIN)
-    (tmp_path / "bots.yaml").write_text(f"version: 1\nservice: emulator\nbots: {{echo: {{plugins: [{module}]}}}}\n")
+    bots = f"{{echo: {{plugins: [{module}], poll: {{interval: 3s}}}}}}"
+    (tmp_path / "bots.yaml").write_text(f"version: 1\nservice: emulator\nbots: {bots}\n")
     return World(tmp_path)
 
 

@@ -88,7 +88,9 @@ def connected(emulator: Emulator) -> tuple[Connection, AcsResource]:
 def _loaded(directory: Path, plugin: str, more: str, bot_more: str) -> tuple[Config, Plugins]:
     module = f"plugin_{directory.parent.name}_{directory.name}".replace("-", "_")
     (directory / f"{module}.py").write_text(plugin)
-    bots = f"bots: {{echo: {{plugins: [{module}], apology: off{', ' if bot_more else ''}{bot_more}}}}}"
+    # Hours of silence cost what they have of polls; who tests polling says its own pace.
+    pace = "" if "poll:" in bot_more + more else ", poll: {interval: 3s}"
+    bots = f"bots: {{echo: {{plugins: [{module}], apology: off{pace}{', ' if bot_more else ''}{bot_more}}}}}"
     (directory / "bots.yaml").write_text(f"version: 1\nservice: emulator\n{bots}\n{more}")
     config = load_config(directory / "bots.yaml", {})
     return config, load_plugins(config)
