@@ -33,7 +33,7 @@ from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource
 from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import NotOwner, StoreError, kind_of
-from chatbot.events import BotStarted, BotStopping, ThreadEvent
+from chatbot.events import BotStarted, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
@@ -189,7 +189,7 @@ class Bot:
                 self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
                 if context.owns_bot:
-                    await scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
+                    await self._handover.announce_stop()
                 context.is_stopping = True
                 scheduler.interrupt()
                 await self._drain()

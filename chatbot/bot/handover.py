@@ -78,6 +78,7 @@ class Handover:
         self._lock = anyio.Lock()
         self._is_running = False
         self._was_restored = False
+        self._has_announced_stop = False
         self._held: set[int] = set()
         self._loading: set[int] = set()
         self._ending: dict[int, object] = {}
@@ -117,7 +118,7 @@ class Handover:
         """Serve the threads of these shards from now on; retries until the store can be read, or they are lost again.
 
         Args:
-            shards: The shards.
+            shards: The shards; none if nothing has changed hands, but notes may have been lost.
             after_crash: Those whose last owner did not release them in order: its handlers may have killed it.
         """
         context = self._context
@@ -130,12 +131,13 @@ class Handover:
                 except StoreError as error:
                     context.ongoing.record_failure("store", error)
                     await anyio.sleep(RETRY_SECONDS)
-                    continue
-                if context.owns_bot:
-                    self._watcher.list_again()
-                else:
-                    context.ownership.tell(ListAgain(context.user))
             self._loading = set()
+            if not self._is_running:
+                return
+            if context.owns_bot:
+                self._watcher.list_again()
+            else:
+                context.ownership.tell(ListAgain(context.user))
 
     def _is_loading(self, thread: ThreadId | None) -> bool:
         """Return whether a thread is being taken; no thread stands for what belongs to the bot."""
@@ -177,6 +179,7 @@ class Handover:
         context.loaded |= self._loading
         context.budget.divide(context.ownership.replicas)
         if self._is_loading(None):
+            self._has_announced_stop = False
             scheduler.restart_threadless_lane()
             if is_start:
                 self._watcher.restart(polled_ms)
@@ -278,12 +281,11 @@ class Handover:
         scheduler.release(lambda thread: shard_of(thread) in left)
         async with anyio.create_task_group() as group:
             if own in left & self._held:
-                group.start_soon(scheduler.announce, BotStopping(bot=context.user, occurred_on=context.now))
+                group.start_soon(self.announce_stop)
                 scheduler.threadless_lane.release()
                 await anyio.lowlevel.checkpoint()
             # A shard that is lost meanwhile, and perhaps taken again, is none of this request's any more.
             while left := {shard for shard in left if self._ending.get(shard) is request}:
-                ended = scheduler.ended
                 done = left - {self._shard(thread) for thread in scheduler.busy}
                 if done:
                     await self._write_behind.write()
@@ -292,7 +294,14 @@ class Handover:
                     released(frozenset(done))
                 else:
                     with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
-                        await ended.wait()
+                        await scheduler.ended.wait()
+
+    async def announce_stop(self) -> None:
+        """Run the handlers of the bot's stop, once: a process that stops gives its shards up at the same time."""
+        if not self._has_announced_stop:
+            self._has_announced_stop = True
+            context = self._context
+            await self._scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
 
     def lose(self, shards: frozenset[int]) -> None:
         """Drop the work in these shards at once, without writing anything: another process may do it already."""
@@ -318,6 +327,7 @@ class Handover:
         if self._shard(None) in gone:
             scheduler.remove_threadless_lane()
             self._watcher.restart(None)
+        scheduler.ended.notify()  # a stop may wait for lanes that were removed
 
     # ── what other processes tell ─────────────────────────────────────────────────────────────────────────────────
 

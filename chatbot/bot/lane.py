@@ -142,8 +142,9 @@ class Lane:
 
     @property
     def has_pending_work(self) -> bool:
-        """Whether an action or receipt is pending and can be sent, because the bot is in the thread."""
-        return self.membership.presence is Presence.IN and not self.commits.is_settled
+        """Whether an action or receipt is pending and can be sent here, because the bot is in the thread."""
+        is_here = self.membership.presence is Presence.IN and not self.state.is_released
+        return is_here and not self.commits.is_settled
 
     @property
     def is_backing_off(self) -> bool:

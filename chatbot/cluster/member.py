@@ -134,8 +134,8 @@ class ClusterMember:
     def _gain(self, shards: frozenset[int], after_crash: frozenset[int]) -> None:
         self.owned |= shards
         self.crashed |= after_crash
-        self.has_gained.set()
-        self._log.info("shards.gained", shards=len(shards), after_crash=len(after_crash), owned=len(self.owned))
+        if shards:
+            self.has_gained.set()
 
     def _lose(self, shards: frozenset[int]) -> None:
         self.owned -= shards
@@ -144,7 +144,6 @@ class ClusterMember:
             self._releasing.pop(shard, None)
         for bot in self._bots():
             bot.lose(shards)
-        self._log.warning("shards.lost", shards=len(shards), owned=len(self.owned))
 
     async def _finish(self, shards: frozenset[int]) -> None:
         """Let all bots finish their work in these shards, and release each as soon as nothing runs there."""
@@ -183,8 +182,6 @@ class ClusterMember:
                 await self._store.release(shards)
             except StoreError as error:
                 self._log.warning("shards.kept", shards=len(shards), error=error)
-            else:
-                self._log.info("shards.released", shards=len(shards), owned=len(self.owned))
 
     async def _count(self) -> None:
         while True:

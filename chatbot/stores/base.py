@@ -189,7 +189,7 @@ class ShardsGained:
     """This process owns these shards from now on.
 
     Args:
-        shards: the shards.
+        shards: the shards; none if the connection was lost and nothing else, so that notes may have been lost.
         after_crash: those of them whose last owner did not release them in order.
     """
 

@@ -167,6 +167,10 @@ class Shards:
         locked = await connection.fetch(_RETAKE, self._schema, missing, self._name, timeout=STATEMENT_SECONDS)
         return len(locked) == len(missing)
 
+    def note_silence(self) -> None:
+        """Report that the session was replaced, so that notes may have been lost."""
+        self._on_change(ShardsGained(frozenset()), {})
+
     def _lose(self, shards: Collection[int]) -> None:
         if shards:
             _log.warning("store.shards_lost", shards=len(shards))

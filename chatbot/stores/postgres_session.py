@@ -422,6 +422,8 @@ class StoreSession:
             return False
         self._adopt(session, asked)
         self._claims_from = _now() + SETTLING_SECONDS
+        if self._shards is not None:
+            self._shards.note_silence()
         _log.info("store.session_restored", store=str(self._server.url))
         await self._check_standbys(session, is_first=False)
         return True

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -23,13 +24,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from chatbot.bot import Bot, BotSettings
-from chatbot.bot.monitoring import NoObserver, Observer
+from chatbot.bot.monitoring import DoubleHealed, Observation, Observer
 from chatbot.cluster.member import ClusterMember
 from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.emulator import Emulator
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
+from chatbot.polling.cadence import Cadence
 from chatbot.service.acs import AcsResource
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.records import BotRecord
@@ -42,6 +44,9 @@ from tests.cluster.store import ModelStore
 
 BEGUN: Final = 1_700_000_000.0
 """The wall time at which a cluster begins, epoch seconds."""
+
+CADENCE: Final = Cadence(interval=1.0)
+"""Polls are rarer than by default, so that an hour of silence costs less."""
 
 PATIENCE_SECONDS: Final = 300.0
 """Seconds of virtual time after which `Cluster.until` gives up."""
@@ -112,6 +117,7 @@ class Replica:
 
     async def leave(self) -> None:
         """Stop it in order, as SIGTERM does."""
+        self.store.stop_claiming()
         self._stopping.set()
         await self._ended.wait()
 
@@ -182,6 +188,7 @@ class Cluster:
     Attributes:
         replicas: all that have ever joined, in order.
         failures: failures of handlers.
+        healed: how many doubles each replica has healed.
     """
 
     def __init__(
@@ -195,12 +202,12 @@ class Cluster:
         begun = anyio.current_time()
         self.clock: Callable[[], float] = lambda: BEGUN + anyio.current_time() - begun
         self.plugins = plugins
-        self.settings = settings or BotSettings()
+        self.settings = settings or BotSettings(cadence=CADENCE)
         self.emulator = Emulator(clock=self.clock)
         self.database = Database(anyio.current_time, rules)
         self.replicas: list[Replica] = []
         self.failures: list[tuple[Event | None, Exception]] = []
-        self.observers: dict[str, Observer] = {}
+        self.healed: Counter[str] = Counter()
         self._raises_failures = raises_failures
         self._people: dict[str, UserId] = {}
         self._bot: UserId | None = None
@@ -216,10 +223,12 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Kill all replicas that still run."""
-        for replica in self.running:
-            await replica.kill()
-        await self._exits.__aexit__(kind, error, trace)
-        self.database.close()
+        try:
+            for replica in self.running:
+                await replica.kill()
+        finally:
+            await self._exits.__aexit__(kind, error, trace)
+            self.database.close()
 
     # ── replicas ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -237,8 +246,8 @@ class Cluster:
         return replica
 
     def observer(self, replica: str) -> Observer:
-        """Return what observes the bot of a replica."""
-        return self.observers.get(replica, NoObserver())
+        """Return what counts the doubles that a replica heals."""
+        return _Healing(self.healed, replica)
 
     def failed(self, event: Event | None, error: Exception) -> None:
         """Note a failure of a handler or a lane."""
@@ -318,6 +327,15 @@ class Cluster:
     async def balanced(self) -> float:
         """Wait until all running replicas own their share; return how long it took."""
         return await self.until(self.is_balanced, seconds=60)
+
+
+class _Healing:
+    def __init__(self, healed: Counter[str], replica: str) -> None:
+        self._healed = healed
+        self._replica = replica
+
+    def observe(self, fact: Observation) -> None:
+        self._healed[self._replica] += isinstance(fact, DoubleHealed)
 
 
 Step = Callable[[Cluster], Awaitable[None]]

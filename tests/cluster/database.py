@@ -34,11 +34,13 @@ class Session:
         name: the name of the replica.
         hear: called with each note.
         last_at: when its last statement came.
+        limit: the largest share of the shards that the replica takes.
     """
 
     name: str
     hear: Callable[[str], None]
     last_at: float
+    limit: float | None = None
     locks: set[int] = field(default_factory=set)
 
 
@@ -62,6 +64,7 @@ class Database:
     def __init__(self, now: Callable[[], float], rules: Rules | None = None) -> None:
         self.now = now
         self.rules = rules or Rules()
+        self.loses_notes = False
         self.sessions: list[Session] = []
         self.named_locks: dict[str, anyio.Lock] = {}
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -75,9 +78,9 @@ class Database:
 
     # ── sessions and locks ────────────────────────────────────────────────────────────────────────────────────────
 
-    def connect(self, name: str, hear: Callable[[str], None]) -> Session:
+    def connect(self, name: str, hear: Callable[[str], None], limit: float | None = None) -> Session:
         """Begin a session."""
-        session = Session(name, hear, self.now())
+        session = Session(name, hear, self.now(), limit)
         self.sessions.append(session)
         return session
 
@@ -164,7 +167,7 @@ class Database:
 
     def notify(self, notes: Sequence[str]) -> None:
         """Send notes to all sessions."""
-        for session in self.sessions:
+        for session in () if self.loses_notes else self.sessions:
             for note in notes:
                 session.hear(note)
 

@@ -62,9 +62,11 @@ class Gate:
         self._is_open.set()
 
     async def passing(self) -> None:
-        """Wait until the gate is open."""
+        """Wait until the gate is open; a dead replica gets no further, and is being canceled."""
         while self.is_closed:
             await self._is_open.wait()
+        if self.is_dead:
+            await anyio.sleep_forever()
 
 
 class GatedTransport(AsgiTransport):
@@ -78,10 +80,8 @@ class GatedTransport(AsgiTransport):
         """Send a request, unless the replica is cut off or dead; a pause delays it, or its answer."""
         self._gate.on_request(request)
         await self._gate.passing()
-        if self._gate.is_dead or self._gate.is_cut_from_service:
+        if self._gate.is_cut_from_service:
             raise ServiceRequestError("the service cannot be reached")
         response = await super().send(request, **options)
         await self._gate.passing()
-        if self._gate.is_dead:
-            await anyio.sleep_forever()
         return response

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
-from chatbot.errors import NotOwner, StateError, StoreError
+from chatbot.errors import NotOwner, StoreError
 from chatbot.model import UserId
 from chatbot.stores import codec, queries
 from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost, ShardsWanted
@@ -94,7 +94,7 @@ class ModelStore(SqlStore):
     async def __aenter__(self) -> ModelStore:
         """Connect, and begin to beat."""
         await self._enter()
-        self._session = self._database.connect(self.name, self._notes.put)
+        self._session = self._database.connect(self.name, self._notes.put, self.limit)
         group = await self._exits.enter_async_context(anyio.create_task_group())
         self._exits.callback(group.cancel_scope.cancel)
         group.start_soon(self._beat_forever)
@@ -107,6 +107,12 @@ class ModelStore(SqlStore):
             if not self._gate.is_dead and exc_info[0] is None:
                 self._database.release(self._session, self._epochs)
             self._database.end(self._session)
+
+    def stop_claiming(self) -> None:
+        """Take nothing any more, and let the others take what is owned: as a process does that was asked to stop."""
+        self.limit = 0.0
+        if self._session is not None:
+            self._session.limit = 0.0
 
     def break_connection(self) -> None:
         """Let the server end the session at once, as when the process or its network is gone."""
@@ -185,7 +191,7 @@ class ModelStore(SqlStore):
         await self._enter()
         session = self._session
         if session is None:
-            self._reconnect(self._database.connect(self.name, self._notes.put))
+            self._reconnect(self._database.connect(self.name, self._notes.put, self.limit))
             self._deadline = sent_at + self._held_seconds
             return
         self._database.check(session)
@@ -202,6 +208,7 @@ class ModelStore(SqlStore):
         self._session = session
         if lost:
             self._changes.put(ShardsLost(frozenset(lost)))
+        self._changes.put(ShardsGained(frozenset()))
 
     def _plan(self, session: Session) -> None:
         decided = plan(
@@ -210,6 +217,7 @@ class ModelStore(SqlStore):
             owners=self._database.owners(),
             releasing=self._wanted,
             limit=self.limit,
+            limits={one.name: one.limit for one in self._database.sessions if one.limit is not None},
         )
         if decided.claim:
             gained = self._database.claim(session, decided.claim)
@@ -252,14 +260,10 @@ class ModelStore(SqlStore):
         """Reach the server, as soon as the replica is not paused.
 
         Raises:
-            StateError: the replica was killed.
             StoreError: it is cut off from the server.
         """
         await anyio.lowlevel.checkpoint()
         await self._gate.passing()
-        if self._gate.is_dead:
-            msg = "the replica was killed"
-            raise StateError(msg)
         if self._gate.is_cut_from_database:
             msg = "cannot reach the server"
             raise StoreError(msg)
