@@ -401,6 +401,14 @@ def test_several_people_talk_in_windows_of_their_own(daemon: Daemon, browser: An
         page.get_by_role("button", name="Remove Clerk").wait_for()
         picture(page, "participants")
         page.keyboard.press("Escape")
+        page.get_by_role("button", name="New thread").click()
+        page.get_by_role("textbox", name="Topic").fill("Ann and Ben alone")
+        for name in ("Dice", "Clerk", "Ben"):
+            page.get_by_role("dialog").get_by_label(name, exact=False).click()
+        page.get_by_role("button", name="Create", exact=True).click()
+        page.get_by_role("button", name="2 participants").wait_for()
+        page.get_by_role("button", name=re.compile("^A new topic")).click()
+        page.get_by_role("heading", name="A new topic").wait_for()
         ben.bring_to_front()
         ben.get_by_text("Ann added Clerk").wait_for()
         ben.get_by_role("textbox", name="Message").fill("unread")
@@ -430,6 +438,10 @@ def test_metadata_and_html_are_sent_as_the_service_takes_them(daemon: Daemon, br
         panel = page.get_by_role("tabpanel")
         panel.get_by_text("order", exact=True).wait_for()
         assert "html" in panel.inner_text()
+        page.get_by_label("Type").select_option("text")
+        say(page, "／ｒｏｌｌ　２")
+        said(page, "2d6, roll 1").wait_for()
+        story_of(page, "／ｒｏｌｌ").get_by_text("Normalized to").first.wait_for()
 
 
 def test_images_and_files_are_attached_as_the_service_takes_them(daemon: Daemon, browser: Any) -> None:
@@ -620,6 +632,11 @@ def test_faults_strike_the_bots_and_the_story_shows_them(daemon: Daemon, browser
         page.get_by_role("tab", name="Tools").click()
         page.get_by_role("button", name="End all faults").click()
         page.get_by_role("button", name="2 faults").wait_for(state="detached")
+        page.get_by_role("combobox", name=re.compile("^For")).select_option("Clerk")
+        for number, name in enumerate(("Throttle sending", "Service error", "Expire the token", "Outage"), 1):
+            page.get_by_role("button", name=name).click()
+            page.get_by_role("button", name=re.compile(f"^{number} fault")).wait_for()
+        page.get_by_role("button", name="End all faults").click()
         page.get_by_label("Any fault").fill("nonsense")
         page.get_by_role("button", name="Add", exact=True).click()
         page.get_by_role("alert").get_by_text("write OPERATION:KIND").wait_for()
@@ -638,6 +655,9 @@ def test_restarted_bots_are_cut_off_and_go_on_from_the_store_opened_again(daemon
         begin(page)
         say(page, "/hello")
         said(page, "What is your name?").wait_for()
+        inspector = story_of(page, "/hello")
+        inspector.locator("summary", has_text="Journal").click()
+        inspector.locator("pre", has_text="began").wait_for()
         page.get_by_role("tab", name="Bots").click()
         dice = page.locator(".card", has_text="Dice")
         dice.get_by_role("heading", name="Dialogs that wait").wait_for()

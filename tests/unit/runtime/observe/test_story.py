@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,15 @@ async def test_a_lost_answer_is_seen_to_be_proved_by_reading(tmp_path: Path) -> 
     story = of(stories, "hello")
     assert "OutcomeUnknown" in steps(story, "sent")[0]["error"]
     assert steps(story, "settled")[0]["status"] == "done"
+
+
+async def test_a_story_names_its_trace_where_there_are_traces(tmp_path: Path) -> None:
+    provider = pytest.importorskip("opentelemetry.sdk.trace").TracerProvider()
+    stories = Stories()
+    async with assembled(tmp_path, PLUGIN, stories=stories, traces=provider) as bot:
+        await bot.say("hello")
+
+    assert re.fullmatch(r"[0-9a-f]{32}", of(stories, "hello")["trace"])
 
 
 async def test_without_a_playground_no_story_is_recorded_and_nothing_is_wrapped(tmp_path: Path) -> None:
