@@ -18,19 +18,19 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from chatbot.distribution import version
-from chatbot.errors import ConfigError, StoreError
-from chatbot.model import UserId
+from chatbot.errors import ConfigError, NotOwner, StoreError
+from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost
 from chatbot.stores.postgres_commits import PATIENCE_SECONDS, Commit, Transactions, not_owner
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas
-from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, run
+from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, is_of_database, run
 from chatbot.stores.postgres_session import StoreSession
 from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.queries import SqlStore
-from chatbot.stores.shards import ALL_SHARDS
+from chatbot.stores.shards import ALL_SHARDS, shard_of, shard_of_bot
 from chatbot.stores.sql import Plan, Statement
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Writer
@@ -239,10 +239,15 @@ class PostgresStore(SqlStore):
         writer.submit_from_thread(lambda _: Commit([marking]))
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
-        """See `EndableStore.submit_from_thread`."""
-        if self._writer is not None:
-            commit = Commit(statements(bot, writes))
-            self._writer.submit_from_thread(lambda _: commit)
+        """See `EndableStore.submit_from_thread`. Changes for shards of other processes are left out."""
+        if self._writer is None:
+            return
+        for write in writes:
+            thread: ThreadId | None = getattr(write, "thread", None)
+            with suppress(NotOwner):
+                tenures = self._tenures({shard_of(thread) if thread else shard_of_bot(bot)})
+                commit = Commit(statements(bot, [write]), tenures)
+                self._writer.submit_from_thread(partial(_returned, commit))
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
@@ -271,6 +276,10 @@ class PostgresStore(SqlStore):
         if readers is None or thread is None:
             raise rows.not_open()
         return await thread.run(readers.run(plan, is_single=is_single))
+
+
+def _returned(commit: Commit, _connection: object) -> Commit:
+    return commit
 
 
 def _checked(notes: Sequence[str]) -> tuple[str, ...]:
@@ -417,7 +426,7 @@ class _Readers:
                 result = await read(connection)
             except BaseException as error:
                 connection.terminate()
-                if not isinstance(error, Exception) or not _is_of_database(error):
+                if not isinstance(error, Exception) or not is_of_database(error):
                     raise
                 raise self._server.explain(error, "read") from error
             self._idle.append(connection)
@@ -443,12 +452,6 @@ class _Readers:
                 if time.monotonic() - begun > PATIENCE_SECONDS:
                     raise
                 await asyncio.sleep(0.1)
-
-
-def _is_of_database(error: Exception) -> bool:
-    """Return whether an error comes from the driver or the network, and not from decoding a row."""
-    kinds = (OSError, TimeoutError)
-    return isinstance(error, kinds) or type(error).__module__.startswith("asyncpg")
 
 
 async def _shielded(work: Callable[[], Any]) -> None:

@@ -21,7 +21,7 @@ from chatbot.errors import NotOwner, StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores import queries
 from chatbot.stores.postgres_registry import Use
-from chatbot.stores.postgres_server import Connection, Server, run
+from chatbot.stores.postgres_server import Connection, Server, is_of_database, run
 from chatbot.stores.postgres_session import StoreSession
 from chatbot.stores.sql import Plan, Statement
 from chatbot.stores.writer import Job
@@ -147,6 +147,10 @@ class Transactions:
             except Exception as error:
                 code = getattr(error, "sqlstate", None)
                 tries += 1
+                if not is_of_database(error):  # a mistake of ours, or rows that cannot be read: the same every time
+                    for job in jobs:
+                        job.error = error
+                    return None
                 if code == dialect.FENCED:
                     # Another process has the store, which connecting finds out; or our own epoch was raised twice.
                     self._drop()

@@ -192,6 +192,11 @@ class Server:
         return StoreError(f"cannot {doing} the store {self.url}: {what} ({type(error).__name__})")
 
 
+def is_of_database(error: Exception) -> bool:
+    """Return whether an error comes from the driver or the network, and not from our own code."""
+    return isinstance(error, OSError | TimeoutError | EOFError) or type(error).__module__.startswith("asyncpg")
+
+
 def _milliseconds(seconds: float) -> str:
     return str(int(seconds * 1000))
 

@@ -13,9 +13,11 @@ import pytest
 from chatbot.actions import ActionKey
 from chatbot.cli import main
 from chatbot.errors import StoreError, StoreInUse
+from chatbot.stores.base import ShardsGained
 from chatbot.stores.copying import copy_store
 from chatbot.stores.postgres import PostgresStore
 from chatbot.stores.records import BotRecord, StateKey, TimerRecord
+from chatbot.stores.shards import ALL_SHARDS
 from chatbot.stores.sqlite import SqliteStore
 from chatbot.stores.writes import Enqueue, RetryRow, SaveBot, SaveDeadLetter, SaveState, SetTimer, SettleRow
 from tests.contracts.records import ANN, BOT, HALL, YARD, begin, letter, outbox_row
@@ -103,9 +105,24 @@ async def test_stores_in_use_are_not_copied(tmp_path: Path, postgres_url: str) -
     async with SqliteStore(tmp_path / "a.db"):
         with pytest.raises(StoreInUse):
             await copy_store("sqlite:///a.db", postgres_url, base_dir=tmp_path)
-    async with PostgresStore(postgres_url):
-        with pytest.raises(StoreInUse):
+    async with PostgresStore(postgres_url, is_shared=True):
+        with pytest.raises(StoreInUse, match="is in use by another process"):
             await copy_store("sqlite:///a.db", postgres_url, base_dir=tmp_path)
+        with pytest.raises(StoreInUse, match="is in use by another process"):
+            await copy_store(postgres_url, "sqlite:///b.db", base_dir=tmp_path)
+
+
+async def test_a_copy_of_a_store_whose_process_was_killed_still_says_so(tmp_path: Path, postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, is_shared=True) as store:
+        await store.next_change()
+        store.stay_marked()
+    await copy_store(postgres_url, "sqlite:///a.db", base_dir=tmp_path)
+    async with SqliteStore(tmp_path / "a.db") as copy:
+        assert copy.was_killed
+        copy.stay_marked()
+    await copy_store("sqlite:///a.db", postgres_url + "2", base_dir=tmp_path)
+    async with PostgresStore(postgres_url + "2", is_shared=True) as store:
+        assert await store.next_change() == ShardsGained(ALL_SHARDS, ALL_SHARDS)
 
 
 async def test_a_store_is_not_copied_to_itself_nor_from_nowhere(tmp_path: Path, postgres_url: str) -> None:
@@ -188,9 +205,16 @@ def test_the_doctor_reports_a_store_on_postgresql(
             await anyio.to_thread.run_sync(main, ["doctor", str(config)])
         return capsys.readouterr().out
 
+    async def doctor_beside_a_replica() -> str:
+        async with PostgresStore(postgres_url, is_shared=True) as store:
+            await store.next_change()
+            await anyio.to_thread.run_sync(main, ["doctor", str(config)])
+        return capsys.readouterr().out
+
     main(["doctor", str(config)])
     assert "does not exist yet; it is created at the first start" in capsys.readouterr().out
     assert "is in use by another process" in anyio.run(doctor_beside_an_owner).replace("\n", " ")
+    assert "used by 1 process" in anyio.run(doctor_beside_a_replica).replace("\n", " ")
     main(["doctor", str(config)])
     said = capsys.readouterr().out
     assert "readable and writable, version 8" in said

@@ -16,8 +16,9 @@ import pytest
 from chatbot.errors import NotOwner, StoreInUse
 from chatbot.stores.base import EndableStore, ShardsGained, ShardsLost, ShardsWanted, SharedStore
 from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.records import StateKey, StoredState
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
-from chatbot.stores.writes import MarkSeen
+from chatbot.stores.writes import MarkSeen, SaveState
 from tests.contracts.records import BOT, HALL, begin, only_thread
 from tests.postgres.proxy import proxied
 from tests.postgres.test_ownership import ENDING_SESSIONS, end
@@ -86,7 +87,8 @@ import sys, anyio
 from chatbot.errors import StoreError
 from chatbot.stores.base import ShardsGained
 from chatbot.stores.postgres import PostgresStore
-from chatbot.stores.writes import MarkSeen
+from chatbot.stores.records import StateKey, StoredState
+from chatbot.stores.writes import MarkSeen, SaveState
 from tests.contracts.records import BOT, HALL, begin
 
 async def main():
@@ -109,11 +111,11 @@ anyio.run(main)
 
 
 @asynccontextmanager
-async def other_process(url: str) -> AsyncIterator[tuple[subprocess.Popen[str], frozenset[int]]]:
+async def other_process(url: str, script: str = SHARING) -> AsyncIterator[tuple[subprocess.Popen[str], frozenset[int]]]:
     """A replica in a process of its own, and what it owns."""
     process = await anyio.to_thread.run_sync(
         lambda: subprocess.Popen(
-            [sys.executable, "-c", SHARING, url],
+            [sys.executable, "-c", script, url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -163,6 +165,68 @@ async def test_a_commit_for_shards_of_another_process_changes_nothing(postgres_u
             with pytest.raises(NotOwner, match=f"another process owns the shards {other} "):
                 await one.store.commit(BOT, [MarkSeen(HALL, {8: 8})], shards={mine, other})
             assert (await only_thread(two.store)).seen == {6: 6, 7: 7}
+
+
+async def test_of_commits_that_are_written_together_only_those_for_lost_shards_fail(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    schema = postgres_url.rpartition("=")[2]
+    async with joined(postgres_url) as one:
+        await one.owns(SHARDS)
+        await one.store.commit(BOT, [begin()], shards=ALL_SHARDS)
+        taken = f"UPDATE {schema}.shard SET epoch = epoch + 1, owner = 'other' WHERE id IN (4, 6)"  # shards 3 and 5
+        await anyio.to_thread.run_sync(postgres_server.psql, taken)
+        refused: set[int] = set()
+
+        async def write(shard: int) -> None:
+            try:
+                await one.store.commit(BOT, [MarkSeen(HALL, {6 + shard: 1})], shards={shard}, notes=[str(shard)])
+            except NotOwner:
+                refused.add(shard)
+
+        async with anyio.create_task_group() as tasks:
+            for shard in range(20):
+                tasks.start_soon(write, shard)
+        assert refused == {3, 5}
+        assert (await only_thread(one.store)).seen.keys() == {6 + shard for shard in range(20)} - {9, 11}
+
+
+async def test_a_commit_for_many_shards_with_notes_takes_one_round_trip(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Beats go over another connection, which is counted, too."""
+    async with AsyncExitStack() as exits:
+        proxy = await exits.enter_async_context(proxied(postgres_server.port))
+        one = await exits.enter_async_context(joined(postgres_url.replace(str(postgres_server.port), str(proxy.port))))
+        await one.owns(SHARDS)
+        await one.store.commit(BOT, [begin()], shards=ALL_SHARDS)
+        before = proxy.round_trips
+        for number in range(20):
+            await one.store.commit(BOT, [MarkSeen(HALL, {6: number})], shards=ALL_SHARDS, notes=["a", "b"])
+
+        assert 20 <= proxy.round_trips - before < 40
+
+
+async def test_a_commit_whose_answer_is_lost_is_made_once_while_another_takes_the_shards(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with proxied(postgres_server.port) as proxy:
+        through = postgres_url.replace(str(postgres_server.port), str(proxy.port))
+        async with joined(through) as one, joined(postgres_url) as two:
+            await one.owns(SHARDS // 2)
+            await two.owns(SHARDS // 2)
+            await one.store.commit(BOT, [begin()])
+            proxy.cuts_answer_to = b"unusual name"
+            async with anyio.create_task_group() as tasks:
+                state = SaveState(StateKey("unusual name"), "1", None, 1)
+                tasks.start_soon(lambda: one.store.commit(BOT, [state], shards=one.owned.copy()))
+                with anyio.fail_after(20):
+                    while not proxy.cuts:  # noqa: ASYNC110 the proxy says when
+                        await anyio.sleep(0.01)
+                proxy.is_silent = True
+                await two.owns(SHARDS)
+                proxy.is_silent = False
+            assert await two.store.state(BOT, state.key) == StoredState("1", 1)
 
 
 async def test_notes_of_a_commit_reach_all_others_after_it(postgres_url: str) -> None:
