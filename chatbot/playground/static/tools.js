@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/preact-htm.js";
 
 export function Tools({ app }) {
-  return html`<div><${Time} app=${app} /><${Faults} app=${app} /><${CopyAsTest} app=${app} /><${Quirks} app=${app} /></div>`;
+  return html`<div><h2>Tools</h2><${Time} app=${app} /><${Faults} app=${app} /><${CopyAsTest} app=${app} /><${Quirks} app=${app} /></div>`;
 }
 
 function Time({ app }) {
