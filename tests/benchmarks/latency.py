@@ -256,7 +256,8 @@ def _rows(size: int, pace: str, found: Found) -> list[Row]:
         rows.append(Row(f"{where}: {kind}, p99", _share(waits, 0.99), "s", target=late, note=note))
     words = len(found.waits["talking: reply visible"])
     polls = found.calls[POLLS_WHILE_TALKING] / words if words else None
-    rows.append(Row(f"{where}: talking, polls for each word", polls, "", note="and one every 0.3 s meanwhile"))
+    often = "with recent activity, it is polled every 0.3 s"
+    rows.append(Row(f"{where}: talking, polls for each word", polls, "", note=often))
     rows.append(Row(f"{where}: requests refused (429)", found.calls["refused"], "", target="0"))
     return rows
 
