@@ -17,7 +17,7 @@ from chatbot.cli.options import BOTS_YAML, RunningConfig
 from chatbot.cli.recording import as_pytest, record_steps, without_controls
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
-from chatbot.model import ChatMessage, ThreadId, UserId
+from chatbot.model import ChatMessage, Participant, ThreadId, UserId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
@@ -53,7 +53,7 @@ def record(
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
-        messages = anyio.run(_read_thread, info, connection_to(info, config), settings, chosen)
+        messages, _ = anyio.run(read_thread, info, connection_to(info, config), settings, chosen)
         count = anyio.run(count_unsent, config, chosen)
     text = _format_recording(messages, info, settings)
     if count:
@@ -77,7 +77,7 @@ async def thread_as_test(config: Config, control: ControlDirectory, thread: Thre
         ServiceError: it cannot be read.
     """
     info = await run_in_thread(control.running)
-    messages = await _read_thread(info, connection_to(info, config.path), config, thread)
+    messages, _ = await read_thread(info, connection_to(info, config.path), config, thread)
     if form == "pytest":
         return _NOTE + as_pytest(_script_of(messages, info, config))
     return _format_recording(messages, info, config)
@@ -119,14 +119,22 @@ def _bot_names(info: RunInfo) -> Mapping[str, str]:
     }
 
 
-async def _read_thread(info: RunInfo, connection: Connection, config: Config, thread: ThreadId) -> list[ChatMessage]:
-    """Return all messages of a thread, read as one of its bots."""
+async def read_thread(
+    info: RunInfo, connection: Connection, config: Config, thread: ThreadId
+) -> tuple[list[ChatMessage], list[Participant]]:
+    """Return all messages of a thread, and who is in it, read as one of the running bots.
+
+    Raises:
+        UnknownName: none of the bots is in the thread.
+        ServiceError: it cannot be read.
+    """
     async with connection.open() as resource:
         for bot in info.bots:
             tokens = connection.tokens(resource, bot.user_id, config.bots.get(bot.name))
             service = resource.chat(bot.user_id, tokens)
             try:
-                return [message async for page in _pages(service, thread) for message in page.messages]
+                messages = [message async for page in _pages(service, thread) for message in page.messages]
+                return messages, [one async for one in service.list_participants(thread)]
             except (Forbidden, NotFound):
                 continue
     msg = (

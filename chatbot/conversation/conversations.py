@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -56,6 +56,7 @@ class Conversations:
 
     Attributes:
         changed: set when something becomes due earlier than before; a new event has replaced it by then.
+        recorded_run: returns what a dialog's `run` call returned in a recorded conversation; set by replays.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Conversations:
     ) -> None:
         self.bot = bot
         self.changed = anyio.Event()
+        self.recorded_run: Callable[[str, int, str], Sequence[Any]] = lambda *_: ()
         self._store = store
         self._clock = clock
         self._shards = shards

@@ -48,6 +48,11 @@ class ConversationReader(Protocol):
         """Return the ids of other dialogs of the same function with the same person in the same thread."""
         ...
 
+    @property
+    def recorded_run(self) -> Callable[[str, int, str], Sequence[Any]]:
+        """Returns what a dialog's `run` call returned in a recorded conversation; nothing outside of replays."""
+        ...
+
 
 @dataclass(slots=True)
 class _Opened:
@@ -174,6 +179,7 @@ class UnitOfWork:
             self._now_ms,
             save=lambda current: source.commit([SaveDialog(current)], current.thread),
             enter=self._enter_part,
+            recorded=source.recorded_run,
         )
         self._replay = performance
         reply = await run_dialog(performance, function, host)

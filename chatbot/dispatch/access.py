@@ -103,10 +103,13 @@ class Access:
     Args:
         allow: the users whom the bot answers, besides admins; None answers everybody.
         rate: the limit of answers for each person in each thread; None sets no limit.
+        are_people_known: nobody who writes is a bot of others, as in a recorded conversation: loop protection is for
+            this process's own bots only.
     """
 
     allow: frozenset[UserId] | None = None
     rate: Rate | None = None
+    are_people_known: bool = False
 
 
 @dataclass(slots=True)
@@ -193,6 +196,8 @@ class AccessPolicy:
             return False
         if row.sender != sender or event.occurred_on - row.last >= RESET_PAUSE:
             del self._answers[event.thread]
+            return False
+        if self._access.are_people_known and sender not in self._bot.siblings:
             return False
         is_bot = sender in self._bot.siblings or event.message.reply_key is not None
         before = row.count - (event.key == row.latest_key)

@@ -201,6 +201,8 @@ class AdminApi:
             case {"ask": "state export", "user": str(user)}:
                 await self._check_person(user)
                 return await self._stored_state.export(user)
+            case {"ask": "state results", "users": list(users)}:
+                return await self._stored_state.results(map(str, users))
             case {"ask": "state end-dialog", "id": str(id)}:
                 return await self._stored_state.end_dialog(id)
             case {"ask": "state cancel-timer", "id": str(id)}:

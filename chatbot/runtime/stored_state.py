@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.errors import StateError, UnknownName
 from chatbot.model import UserId
+from chatbot.runtime.observe.story import StoryStore
 from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DialogRecord, StateKey, StoredState, TimerRecord
@@ -133,6 +134,35 @@ class StateAdmin:
         ]
         self._log.info("person.exported", records=len(shown))
         return {"user": user, "records": shown}
+
+    async def results(self, users: Iterable[str]) -> Mapping[str, Any]:
+        """Return what calls of `once` and `talk.run` have returned, for a replay.
+
+        Args:
+            users: the people for whom they were made.
+
+        Returns:
+            Lists of a bot's user, a key or the id of a dialog, and the stored text. Of dialogs that have ended, only
+            those of which the playground has kept the stories.
+        """
+        results: dict[tuple[UserId, str], str] = {}
+        journals: dict[tuple[UserId, str], str] = {}
+        for bot in self._running.values():
+            if isinstance(bot.context.store, StoryStore):
+                kept = bot.context.store.kept()
+                results.update(kept[0])
+                journals.update(kept[1])
+        for user in users:
+            for record in await self._store.about(UserId(user)):
+                columns = record.columns
+                if record.kind == "result":
+                    results[record.bot, str(columns["key"])] = str(columns["value"])
+                elif record.kind == "dialog":
+                    journals[record.bot, str(columns["id"])] = str(columns["journal"])
+        return {
+            "results": [[*key, text] for key, text in results.items()],
+            "journals": [[*key, text] for key, text in journals.items()],
+        }
 
     async def end_dialog(self, id: str) -> Mapping[str, Any]:
         """End a dialog without a reply: the person's next message is handled as if nothing had been asked.

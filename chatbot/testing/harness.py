@@ -271,7 +271,7 @@ async def chat(
     harness = Harness(
         Emulator(world, clock=_virtual_clock(loop, found) if loop else time.time, quotas=quotas),
         store_in_real_time(store, loop) if loop else store,
-        _bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
+        bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_LIMIT if loop else REAL_LIMIT),
         raise_failures=raise_failures,
     )
@@ -322,13 +322,14 @@ def _load_quirks(path: str | PathLike[str]) -> Quirks:
         raise ValueError(msg) from None
 
 
-def _bot_specs(
+def bot_specs(
     plugins: Sequence[Plugin],
     name: str,
     bots: Mapping[str, Sequence[Plugin]],
     options: BotOptions,
     provide: Mapping[Any, object],
 ) -> list[BotSpec]:
+    """Return the bots of a chat; for the arguments see `chat`."""
     named = {name: plugins, **bots} if plugins else dict(bots)
     if not named:
         msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"

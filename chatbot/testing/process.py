@@ -59,6 +59,7 @@ class BotOptions:
     allow: Sequence[str] | None = None
     rate: Rate | None = None
     apology: str | None = None
+    are_people_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ class BotProcess:
     async def _run_bots(self, task_status: TaskStatus[None]) -> None:
         try:
             async with anyio.create_task_group() as group:
-                self._bots = await self._make_bots()
+                self._bots = await self.make_bots()
                 for bot in self._bots:
                     group.start_soon(bot.run, self._stopping)
                 task_status.started()
@@ -221,19 +222,26 @@ class BotProcess:
         for scope in self._waiting:
             scope.cancel()
 
-    async def _make_bots(self) -> list[Bot]:
+    async def make_bots(self) -> list[Bot]:
+        """Make all bots, for a new start of the process."""
         records = {spec.name: await self._identity(spec.name) for spec in self._specs}
         self.members = {name: BotMember(name, record.user) for name, record in records.items()}
         self._quotas = SharedQuotas()
-        return [self._make_bot(spec, records) for spec in self._specs]
+        return [self.make_bot(spec, records) for spec in self._specs]
 
-    def _make_bot(self, spec: BotSpec, records: Mapping[str, BotRecord]) -> Bot:
+    def make_bot(self, spec: BotSpec, records: Mapping[str, BotRecord]) -> Bot:
+        """Make a bot.
+
+        Args:
+            spec: the bot.
+            records: the identities of all bots, by name.
+        """
         record = records[spec.name]
         others = frozenset(other.user for other in records.values()) - {record.user}
         options = spec.options
         info = BotInfo(spec.name, record.user, spec.name, siblings=others, admins=self._users(options.admins))
         allow = None if options.allow is None else self._users(options.allow)
-        access = Access(allow=allow, rate=options.rate)
+        access = Access(allow=allow, rate=options.rate, are_people_known=options.are_people_known)
         return Bot(
             name=spec.name,
             service=self.service_of(record.user),

@@ -161,10 +161,14 @@ class JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time, which starts at 0 seconds."""
+    """An event loop on virtual time, which starts at 0 seconds.
 
-    def __init__(self) -> None:
-        self._jumping = JumpingSelector()
+    Args:
+        selector: of this loop alone.
+    """
+
+    def __init__(self, selector: JumpingSelector | None = None) -> None:
+        self._jumping = selector or JumpingSelector()
         super().__init__(self._jumping)
         # A timer is due within this of its deadline. asyncio's nanosecond is lost in a float's rounding after half
         # a year of virtual time, and a timer that is never quite due would spin for ever.

@@ -45,6 +45,7 @@ from chatbot.stores.writes import (
     DropTimer,
     SaveDeadLetter,
     SaveDialog,
+    SaveResult,
     SaveState,
     SetTimer,
     SettleRow,
@@ -94,6 +95,11 @@ class Story:
 _CURRENT: Final[ContextVar[Story | None]] = ContextVar("STORY", default=None)
 
 
+def current_story() -> Story | None:
+    """Return the story of the event that the current task handles; None outside of one."""
+    return _CURRENT.get()
+
+
 class Stories:
     """The latest stories of all bots of the process, and who listens to them."""
 
@@ -102,6 +108,8 @@ class Stories:
         self._by_action: dict[str, Story] = {}
         self._listeners: list[Callable[[Json], None]] = []
         self._numbers = count(1)
+        self._journals: OrderedDict[tuple[UserId, str], str] = OrderedDict()
+        self._results: OrderedDict[tuple[UserId, str], str] = OrderedDict()
 
     def listen(self, listener: Callable[[Json], None]) -> Callable[[], None]:
         """Call `listener` with a story whenever it changes; return a function that ends it."""
@@ -149,9 +157,31 @@ class Stories:
         """Return the story of a message that was received; None if there is none."""
         return self._stories.get((bot, thread, MessageReceived.__name__, message))
 
+    def keep(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """Keep results of `once` and `talk.run`, for a fork: the store forgets them with the dialog, or later."""
+        for write in writes:
+            match write:
+                case SaveDialog(record=record):
+                    _keep(self._journals, (bot, record.id), record.journal)
+                case SaveResult(key=key, value=value):
+                    _keep(self._results, (bot, key), value)
+                case _:
+                    pass
+
+    def kept(self) -> tuple[dict[tuple[UserId, str], str], dict[tuple[UserId, str], str]]:
+        """Return the results of `once` by bot and key, and the journals of dialogs by bot and id."""
+        return dict(self._results), dict(self._journals)
+
     def _report(self, data: Json) -> None:
         for listener in self._listeners:
             listener(data)
+
+
+def _keep(kept: OrderedDict[tuple[UserId, str], str], key: tuple[UserId, str], text: str) -> None:
+    kept[key] = text
+    kept.move_to_end(key)
+    if len(kept) > MAX_STORIES:
+        kept.popitem(last=False)
 
 
 def _message(event: Event, info: BotInfo) -> Json:
@@ -348,6 +378,10 @@ class StoryStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def kept(self) -> tuple[dict[tuple[UserId, str], str], dict[tuple[UserId, str], str]]:
+        """Return the results of `once` and the journals of dialogs that are kept; see `Stories.kept`."""
+        return self._stories.kept()
+
     async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
         """Return a state, and keep it for the comparison with what is committed."""
         found = await self._store.state(bot, key)
@@ -357,6 +391,14 @@ class StoryStore:
                 self._read.popitem(last=False)
         return found
 
+    async def result(self, bot: UserId, key: str) -> str | None:
+        """Return the result of a call that is made once, and record that it was not made again."""
+        found = await self._store.result(bot, key)
+        story = _CURRENT.get()
+        if found is not None and story is not None:
+            story.add("recalled", call="ctx.once", result=_clipped(found))
+        return found
+
     async def commit(
         self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
     ) -> None:
@@ -364,11 +406,13 @@ class StoryStore:
         story = _CURRENT.get()
         if story is None:
             await self._store.commit(bot, writes, shards=shards, notes=notes)
+            self._stories.keep(bot, writes)
             self._note_settled(writes)
             return
         begun, error = time.perf_counter(), None
         try:
             await self._store.commit(bot, writes, shards=shards, notes=notes)
+            self._stories.keep(bot, writes)
             self._note_settled(writes)
         except BaseException as raised:
             error = type(raised).__name__

@@ -5,19 +5,24 @@ The comparison is pure; `perform` runs the people's steps and records what the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Final
 
 import anyio
 
+from chatbot.bot import BotSettings
+from chatbot.dispatch import Ack
 from chatbot.dispatch.plaintext import plain_text
+from chatbot.emulator import Emulator, World
 from chatbot.emulator.records import Message
 from chatbot.errors import ConfigError, PluginError
-from chatbot.model import MessageId
+from chatbot.model import REPLY_KEY, MessageId
 from chatbot.plugin import Plugin, load_plugin
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import Store
 from chatbot.testing.chat_files.script import (
     Role,
     Script,
@@ -28,10 +33,11 @@ from chatbot.testing.chat_files.script import (
     first_line,
     with_final_texts,
 )
-from chatbot.testing.harness import chat
-from chatbot.testing.process import Failure
+from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_LIMIT, Harness, bot_specs, run_harness
+from chatbot.testing.process import BotOptions, BotProcess, BotSpec, Failure
 from chatbot.testing.room import Person, Room, ThreadMember
-from chatbot.testing.virtual_time import VirtualTimeLoop
+from chatbot.testing.transport import Stage
+from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
 
 CONTEXT: Final = 3
 """Number of steps shown before and after a difference."""
@@ -114,27 +120,50 @@ class ScriptRun:
     Args:
         steps: all steps in order: people's as in the script, the bots' as they happened.
         failures: of handlers, unless they were raised.
+        keys: by the number of a bot's step in `steps`: the key of the reply.
     """
 
     steps: tuple[ScriptStep, ...]
     failures: tuple[Failure, ...]
+    keys: Mapping[int, str] = field(default_factory=dict)
 
 
-def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> ScriptRun:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performance:
+    """How a script is run.
+
+    Args:
+        raise_failures: whether a handler's failure ends the run.
+        loop: makes the event loop.
+        process: makes the process of the bots.
+        begin: is called when all plugins are loaded.
+        report: is called after each step of the script, with how many are done.
+    """
+
+    raise_failures: bool = True
+    loop: Callable[[], VirtualTimeLoop] = VirtualTimeLoop
+    process: Callable[[Stage, Store, Sequence[BotSpec], Callable[[Failure], None]], BotProcess] = BotProcess
+    begin: Callable[[], None] = lambda: None
+    report: Callable[[int], None] = lambda _: None
+
+
+def perform(script: Script, *, near: Path, root: Path, how: Performance | None = None) -> ScriptRun:
     """Load the plugins of a script and run it, in virtual time, on an event loop of its own.
 
     Args:
         script: the conversation.
         near: its directory. Plugins are searched for there, then in each directory above, up to `root`.
         root: the directory of the project; it comes first on `sys.path` if no nearer directory has the plugin.
-        raise_failures: whether a handler's failure ends the run.
+        how: how it is run; as a test by default.
 
     Raises:
         ConfigError: a plugin cannot be loaded.
         Exception: the exception of a handler, with the line of the script as a note.
     """
     cast = {role.name: [_load(script, role, path, near, root) for path in role.plugins] for role in script.roles}
-    return anyio.run(_perform, script, cast, raise_failures, backend_options={"loop_factory": VirtualTimeLoop})
+    how = how or Performance()
+    how.begin()
+    return anyio.run(_perform, script, cast, how, backend_options={"loop_factory": how.loop})
 
 
 def _load(script: Script, role: Role, reference: str, near: Path, root: Path) -> Plugin:
@@ -153,10 +182,23 @@ def _load(script: Script, role: Role, reference: str, near: Path, root: Path) ->
         raise ConfigError(msg) from error
 
 
-async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_failures: bool) -> ScriptRun:
-    async with chat(bots=cast, raise_failures=raise_failures) as room:
+async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], how: Performance) -> ScriptRun:
+    loop = virtual_loop()
+    assert loop is not None
+    settings = BotSettings(cadence=VIRTUAL_CADENCE)
+    # Whoever writes in a file is a person: loop protection must not stop a long conversation.
+    options = BotOptions(settings, Ack.HANDLED, are_people_known=True)
+    harness = Harness(
+        Emulator(World(seed=0), clock=VirtualClock(loop)),
+        store_in_real_time(MemoryStore(), loop),
+        bot_specs((), "", cast, options, {}),
+        patience=VIRTUAL_LIMIT,
+        raise_failures=how.raise_failures,
+        process=how.process,
+    )
+    async with run_harness(harness) as room:
         player = _Player(room)
-        for step in script.steps:
+        for number, step in enumerate(script.steps):
             if step.who in cast:
                 continue
             try:
@@ -164,7 +206,8 @@ async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_f
             except Exception as error:
                 error.add_note(f"\nat {script.file}:{step.number}: {step}")
                 raise
-        return ScriptRun(tuple(player.steps), tuple(room.failures))
+            how.report(number + 1)
+        return ScriptRun(tuple(player.steps), tuple(room.failures), player.keys)
 
 
 class _Player:
@@ -174,6 +217,7 @@ class _Player:
         self.steps: list[ScriptStep] = []
         self._room = room
         self._seen: dict[int, Message] = {}
+        self.keys: dict[int, str] = {}
 
     async def play(self, step: ScriptStep) -> None:
         if step.verb is Verb.WAITS:
@@ -230,6 +274,8 @@ class _Player:
         changed = [message for message in self._room.messages if self._is_new(message)]
         for message in sorted(changed, key=lambda one: one.version if one.id in self._seen else one.id):
             if (who := names.get(message.sender)) is not None:  # type: ignore[call-overload]
+                if key := message.metadata.get(REPLY_KEY):
+                    self.keys[len(self.steps)] = key
                 self.steps += self._described(who, message)
             self._seen[message.id] = message
 
