@@ -50,9 +50,6 @@ MAX_SLEEP: Final = 3600.0
 SERVICE_TIME_SECONDS: Final = 5.0
 """Maximum seconds for which timers wait, after a start, until the service has reported its time."""
 
-MAINTENANCE_SECONDS: Final = 60.0
-"""Seconds between two maintenance runs; after a kill, the stored horizon is at most this old."""
-
 
 class Bot:
     """One bot on one service.
@@ -425,7 +422,7 @@ class Maintenance:
                 await self._commit([Prune(before_ms), *self._horizon()])
             if self._context.ownership.is_shared:
                 await self._handover.find_missed()
-            await anyio.sleep(MAINTENANCE_SECONDS)
+            await anyio.sleep(self._context.settings.maintenance)
 
     async def save_horizon(self) -> None:
         """Store which threads the next start need not poll at once; losing it only costs polls."""

@@ -54,6 +54,7 @@ class BotSettings:
         timeout: Seconds for one attempt of a handler that sets no limit itself; None for no limit.
         max_turns: Maximum number of concurrent lanes; lanes that run handlers or wait for a slot do not count.
         max_handlers: Maximum number of concurrent handlers.
+        maintenance: Seconds between two runs of maintenance, which prunes the store.
     """
 
     threads: frozenset[ThreadId] | None = None
@@ -65,6 +66,7 @@ class BotSettings:
     timeout: float | None = 600.0
     max_turns: int = 64
     max_handlers: int = 32
+    maintenance: float = 60.0
 
 
 NO_THREAD: Final = ThreadId("")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio.to_thread
 import structlog
 
+from chatbot.cli.fork import fork_thread
 from chatbot.cli.record import thread_as_test
 from chatbot.config import Config
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, Quirks, Running, World, persist, serve
@@ -125,6 +126,11 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
     async def record(thread: str, form: str) -> str:
         return await thread_as_test(config, control, ThreadId(thread), form)
 
+    async def replay(
+        wanted: Mapping[str, Any], report: Callable[[int, int], None]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return await fork_thread(config, control, sandbox.answer, wanted, report)
+
     playground = Playground(
         emulator,
         bots=sandbox,
@@ -132,6 +138,7 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
         notes=Notes(people=people, save_people=save_people, save_offset=save_offset),
         quirks=list(Quirks.describe()),
         record=record,
+        replay=replay,
         offset=sandbox.clock.offset,
     )
     async with serve_playground(playground, token=token, port=facts.get("port", 0)) as link:

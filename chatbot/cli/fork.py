@@ -12,7 +12,7 @@ from chatbot.config import Config
 from chatbot.errors import StateError
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.run_directory import ControlDirectory
-from chatbot.testing.replays.child import Job
+from chatbot.testing.replays.child import ReplayJob
 from chatbot.testing.replays.comparison import Comparison, as_json, compare
 from chatbot.testing.replays.processes import run_twice
 from chatbot.testing.replays.recording import RecordedBot, Recording, recording_of, runs_in, without_erased
@@ -61,7 +61,7 @@ async def replay_recording(
         ConfigError: bots.yaml or a plugin cannot be used.
         StateError: the replay could not be completed.
     """
-    job = Job(recording, config.path.absolute(), allows_network=allows_network)
+    job = ReplayJob(recording, config.path.absolute(), allows_network=allows_network)
     return compare(recording, await run_twice(job, report))
 
 

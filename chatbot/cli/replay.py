@@ -25,7 +25,7 @@ from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.testing.chat_files.difference import other_replies
 from chatbot.testing.chat_files.script import Script, ScriptStep, final_replies, parse_script
-from chatbot.testing.replays.child import Job
+from chatbot.testing.replays.child import ReplayJob
 from chatbot.testing.replays.comparison import Comparison, Mark, Unrepeatable, repeatable_steps, steps_of
 from chatbot.testing.replays.processes import SettingsRefused, run_twice
 from chatbot.testing.replays.recording import Step, StepKind
@@ -80,7 +80,7 @@ def _replay_file(
     script = parse_script(_read_script(file), str(file))
     if plugin:
         script = _replace_plugins(script, plugin, bot, _settings(config, plugin) if config else {})
-    job = Job(script, file.absolute().parent, Path.cwd(), allows_network=allow_network)
+    job = ReplayJob(script, file.absolute().parent, Path.cwd(), allows_network=allow_network)
     with (
         _with_settings_hint(has_settings=config is not None or not plugin),
         _progress(len(script.steps)) as report,

@@ -8,6 +8,7 @@ Frames are JSON, one object each. A page first sends `{"token": …}`; what come
 * `{"push": "threads"}` entries of the list of threads that have changed; `is_all` replaces the list
 * `{"push": "messages"}` messages of the open thread, new and changed
 * `{"push": "typing"}`, `{"push": "story"}`: somebody types; a bot has gone on with an event
+* `{"push": "fork"}` how far the page's fork has come
 * `{"push": "bots"}` while a page asks for it: status, lanes, timers, dialogs and dead letters
 """
 
@@ -35,6 +36,7 @@ from chatbot.playground.emulator_client import (
     person,
     place,
 )
+from chatbot.playground.forks import Forks, Replay
 from chatbot.playground.thread_views import Json, ThreadView, ThreadViews, shown, with_images
 from chatbot.worker_threads import run_in_thread
 
@@ -120,6 +122,7 @@ class Playground:
         notes: What is remembered between runs.
         quirks: Name, values and meaning of each quirk.
         record: Returns a thread as a conversation test, `.chat` or pytest; None if that is not possible.
+        replay: Replays a thread for a fork; None if that is not possible.
         offset: The offset of the clocks at the start, in seconds.
     """
 
@@ -132,6 +135,7 @@ class Playground:
         notes: Notes,
         quirks: list[tuple[str, str, str]],
         record: Callable[[str, str], Awaitable[str]] | None = None,
+        replay: Replay | None = None,
         offset: float = 0.0,
     ) -> None:
         self.emulator = emulator
@@ -141,6 +145,7 @@ class Playground:
         self.notes = notes
         self.quirks = quirks
         self.record = record
+        self.replay = replay
         self.offset = offset
         self.views = ThreadViews()
         self.people: dict[str, str] = {}
@@ -243,6 +248,7 @@ class Playground:
             "quirk_choices": [{"name": n, "values": v, "meaning": m} for n, v, m in self.quirks],
             "quotas": status["quotas"],
             "can_record": self.record is not None,
+            "can_fork": self.replay is not None,
             "has_bots": self.bots is not None,
         }
 
@@ -323,6 +329,7 @@ class PageSession:
         self._has_changes = anyio.Event()
         self._outgoing, self._waiting = anyio.create_memory_object_stream[str](MAX_WAITING)
         self._scope = anyio.CancelScope()
+        self._forks = Forks(playground.replay, self.push)
 
     async def run(self, receive: Callable[[], Awaitable[object]], send: Callable[[str], Awaitable[None]]) -> None:
         """Answer the page's frames and push changes, until it goes."""
@@ -614,6 +621,19 @@ class PageSession:
             message = "there are no bots to test"
             raise Refused(message)
         return {"text": await self._playground.record(str(frame["thread"]), str(frame["form"]))}
+
+    async def do_fork(self, frame: Json) -> Json:
+        """Replay the thread with today's code; return old and new answers side by side."""
+        return await self._forks.run(frame)
+
+    async def do_stop_fork(self, _: Json) -> None:
+        """End the fork that runs."""
+        self._forks.stop()
+
+    async def do_fork_story(self, frame: Json) -> Json:
+        """Return the stories of a message in the fork."""
+        found = self._forks.stories(message=str(frame.get("message") or ""), key=str(frame.get("key") or ""))
+        return {"stories": found}
 
     async def _ask(self, question: Json) -> Mapping[str, Any]:
         if self._playground.bots is None:

@@ -38,6 +38,7 @@ _AUDITED: Final = frozenset(
         "dead-letters drop",
         "state show",
         "state export",
+        "state results",
         "state forget",
         "state end-dialog",
         "state cancel-timer",

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from chatbot.cli import main
+from chatbot.testing.chat_files.script import parse_script
+from chatbot.testing.replays.child import ReplayJob
+from chatbot.testing.replays.processes import ReplayFailed, run_twice
 
 PLUGIN = """
 from chatbot import Context, Plugin
@@ -52,7 +55,13 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "played").mkdir()
-    lines = {"old": "return ctx.text", "new": "return ctx.text.upper()", "broken": "raise RuntimeError('no luck')"}
+    lines = {
+        "old": "return ctx.text",
+        "new": "return ctx.text.upper()",
+        "broken": "raise RuntimeError('no luck')",
+        "leaving": "import os; os._exit(3)",
+        "wrong": "return (",
+    }
     for name, line in lines.items():
         (tmp_path / "played" / f"{name}.py").write_text(PLUGIN.format(line=line), encoding="utf-8")
 
@@ -126,6 +135,7 @@ def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_pat
         ("hello\n", (), "talk.chat:1: 'hello' is not a line of a conversation"),
         (TALK, ("--plugin", "played.newer"), "plugin played.newer: there is no such module"),
         (TALK.replace("old", "older"), (), "talk.chat:2: plugin played.older: there is no such module"),
+        (TALK.replace("old", "wrong"), (), "played/wrong.py:6: '(' was never closed"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(
@@ -135,6 +145,102 @@ def test_what_cannot_be_replayed_is_refused(
 
     assert done.code == 78
     assert problem in done.err
+
+
+MIXED = """
+import random
+import socket
+from chatbot import Context, Plugin
+
+plugin = Plugin("mixed")
+words = {"red", "green", "blue", "yellow", "black", "white", "pink", "gray"}
+
+
+@plugin.command("dice")
+async def dice(ctx: Context) -> str:
+    return f"You rolled {random.randint(1, 1_000_000)}"
+
+
+@plugin.command("words")
+async def in_any_order(ctx: Context) -> str:
+    return " ".join(words)
+
+
+@plugin.command("fetch")
+async def fetch(ctx: Context) -> str:
+    try:
+        socket.create_connection(("127.0.0.1", 9), timeout=1)
+    except PermissionError as error:
+        return type(error).__name__
+    except OSError:
+        return "nobody listens"
+    return "connected"
+
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return f"{ctx.text}!"
+"""
+
+MIXED_TALK = """bot: Bo
+plugins: played.mixed
+Ann: hi
+Bo: hi!
+Ann: /dice
+Bo: You rolled 4
+Ann: /words
+Bo: red green blue yellow black white pink gray
+Ann: /fetch
+Bo: {}
+"""
+
+
+def test_what_is_not_repeatable_is_no_difference_and_the_network_is_refused(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "played" / "mixed.py").write_text(MIXED)
+
+    refused = replay(MIXED_TALK.format("NetworkRefused"))
+    allowed = replay(MIXED_TALK.format("nobody listens"), "--allow-network")
+
+    assert (refused.code, allowed.code) == (0, 0)
+    dice, words, network, summary = refused.out.splitlines()
+    assert dice.startswith("talk.chat:6: not repeatable (random numbers, read at played/mixed.py:12): Bo: You rolled ")
+    assert words.startswith("talk.chat:8: not repeatable (two runs of this code differ): Bo: ")
+    assert network == "talk.chat: played/mixed.py:23 may not look up 127.0.0.1; --allow-network allows it"
+    assert summary == "talk.chat: 4 replies, no differences, 2 not repeatable"
+    assert "may not" not in allowed.out
+
+
+def test_a_handler_that_ends_the_process_is_reported(replay: Replay) -> None:
+    done = replay(TALK, "--plugin", "played.leaving")
+
+    assert done.code == 69
+    assert done.err == (
+        "chatbot: the process of the replay ended with exit code 3, at the beginning: a handler or a library ended it\n"
+    )
+
+
+async def test_a_handler_that_blocks_the_event_loop_is_reported_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "blocking.py").write_text(PLUGIN.format(line="import time; time.sleep(3600)"))
+    script = parse_script("plugins: blocking\nAnn: a\n", "talk.chat")
+
+    with pytest.raises(ReplayFailed, match=r"blocking\.py:6 in answer: a handler blocks the event loop"):
+        await run_twice(ReplayJob(script, tmp_path, tmp_path, patience=0.5), lambda _: None)
+
+
+def test_either_a_file_or_a_thread_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay"]) == 2
+    assert main(["replay", "talk.chat", "--thread", "19:x"]) == 2
+    assert main(["replay", "--thread", "19:x", "--plugin", "played.new"]) == 2
+    assert "Name a file, or a thread with --thread" in capsys.readouterr().err
+
+
+def test_a_thread_is_replayed_only_while_its_bots_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["replay", "--thread", "19:x"]) == 69
+    assert "no bots run" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

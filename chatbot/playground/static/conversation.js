@@ -2,6 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { Attach, Attachments } from "./attachments.js";
+import { ForkButton } from "./fork.js";
 import { VirtualList } from "./list.js";
 
 const TYPING_SHOWN = 8000;
@@ -14,7 +15,7 @@ const OTHER_DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "num
 const policy = window.trustedTypes?.createPolicy("playground", { createHTML: (text) => text });
 
 /** Html that the server has made harmless; nothing else may come here. */
-const safe = (text) => ({ __html: policy ? policy.createHTML(text) : text });
+export const safe = (text) => ({ __html: policy ? policy.createHTML(text) : text });
 
 export function when(ms) {
   if (!ms) return "";
@@ -40,6 +41,7 @@ export function Conversation({ app }) {
       items=${items}
       resetKey=${thread.id}
       endKey=${state.sent}
+      start=${state.returned}
       current=${state.cursor ?? state.message}
       label=${`Messages of ${thread.topic}`}
       onMove=${(id) => app.set({ cursor: id })}
@@ -105,6 +107,7 @@ function Message({ app, thread, message }) {
         ${message.metadata && Object.keys(message.metadata).some((key) => !key.startsWith("chatbot.")) && html`<span>metadata</span>`}
         ${readers.length > 0 && html`<span>read by ${readers.map(([user]) => brief(app.name(user))).join(", ")}</span>`}
         ${state.troubled.has(message.id) && html`<span class="bad">a bot failed</span>`}
+        ${!message.deleted && html`<${ForkButton} app=${app} message=${message} isCurrent=${(state.cursor ?? state.message) === message.id} />`}
       </div>
     </div>
   </div>`;

@@ -50,7 +50,8 @@ function Stories({ app }) {
   </div>`;
 }
 
-function Story({ app, story, isOpen = false }) {
+/** `isReplay`: of a fork, where nothing can be retried. */
+export function Story({ app, story, isOpen = false, isReplay = false }) {
   const [isShown, show] = useState(isOpen);
   const last = story.steps.findLast((step) => step.kind === "handler");
   const state = story.dead_letter ? "dead letter" : last?.error ? "failed" : story.handler ? "handled" : "no handler";
@@ -60,12 +61,12 @@ function Story({ app, story, isOpen = false }) {
       <span class="what">${story.text ? html`<bdi>${story.text.slice(0, 80)}</bdi>` : story.event}</span>
       <span class=${`pill ${state === "handled" ? "good" : state === "no handler" ? "" : "bad"}`}>${state}</span>
     </summary>
-    ${isShown && html`<${StoryBody} app=${app} story=${story} />`}
+    ${isShown && html`<${StoryBody} app=${app} story=${story} isReplay=${isReplay} />`}
   </details>`;
 }
 
 /** What a story tells. It is drawn only while it is open: a thread has a hundred of them. */
-function StoryBody({ app, story }) {
+function StoryBody({ app, story, isReplay }) {
   return html`<p class="hint">${story.event}</p>
     ${story.handler && html`<${Place} handler=${story.handler} place=${story.place} app=${app} />`}
     ${story.text !== undefined && story.normalized !== story.text && html`<p class="fact">Normalized to <q dir="auto">${story.normalized}</q></p>`}
@@ -74,7 +75,7 @@ function StoryBody({ app, story }) {
     html`<details class="others"><summary>${story.others.length} other ${story.others.length === 1 ? "handler" : "handlers"} did not match</summary>
       <ul>${story.others.map((o) => html`<li key=${o.handler}><${HandlerLink} app=${app} name=${o.handler} /> ${o.reason}</li>`)}</ul></details>`}
     ${story.trace && html`<p class="fact">Trace <code>${story.trace}</code></p>`}
-    ${story.dead_letter && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}`;
+    ${story.dead_letter && !isReplay && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}`;
 }
 
 export async function retry(app, letter) {
@@ -138,6 +139,12 @@ function told(app, step) {
         html`Ran <${HandlerLink} app=${app} name=${step.handler} />`,
         step.error && html`<p class="bad"><strong>${step.error}</strong> ${step.text}</p><details><summary>Traceback</summary><pre tabindex="0">${step.traceback}</pre></details>`,
       ];
+    case "recalled":
+      return [html`Result of <code>${step.call}</code> from the journal`, html`<p class="fact"><code>${step.result}</code></p>`];
+    case "refused":
+      return ["Network refused", html`<p class="bad">${step.what}</p><p class="hint">${step.place}</p>`, "bad"];
+    case "unrepeatable":
+      return [`Not repeatable: reads ${step.what}`, html`<p class="hint">${step.place}</p>`, "warn"];
     case "retry":
       return [`Retried in ${step.pause} s`, null, "warn"];
     case "commit":

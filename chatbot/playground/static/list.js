@@ -7,12 +7,16 @@ const BEYOND = 800;
 const ENOUGH = 250;
 const NEAR_END = 60;
 
-/** `items` have an `id`; `current` is the id of the item that the keyboard is at; a new `endKey` leads to the end. */
-export function VirtualList({ items, current, onMove, onChoose, renderItem, label, resetKey, endKey }) {
+/**
+ * `items` have an `id`; `current` is the id of the item that the keyboard is at; `start` that of the one to show first, by
+ * default the last one; a new `endKey` leads to the end. The event "reveal" moves to the item in its `detail`.
+ */
+export function VirtualList({ items, current, start, onMove, onChoose, renderItem, label, resetKey, endKey }) {
   const box = useRef(null);
   const heights = useRef(new Map());
   const isAtEnd = useRef(true);
   const moved = useRef(false);
+  const sought = useRef(null); // an item that is to be seen, and whose row may not be drawn yet
   const at = useRef(current); // not drawn yet when keys follow each other quickly
   at.current = current;
   const [, redraw] = useState(0);
@@ -35,10 +39,39 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
 
   useLayoutEffect(() => {
     heights.current = new Map();
-    toEnd();
+    if (!start) {
+      toEnd();
+      return;
+    }
+    reveal(start);
+    redraw((n) => n + 1);
   }, [resetKey]);
 
-  useLayoutEffect(() => toEnd(), [endKey]);
+  const ended = useRef(endKey);
+  useLayoutEffect(() => {
+    if (ended.current !== endKey) toEnd();
+    ended.current = endKey;
+  }, [endKey]);
+
+  /** Scroll to an item; it gets the focus if it is the current one. */
+  const reveal = (id) => {
+    const place = items.findIndex((item) => item.id === id);
+    if (place < 0) return;
+    isAtEnd.current = false;
+    sought.current = id;
+    box.current.scrollTop = Math.max(0, offsets[place] - view.height / 3);
+    setView({ top: box.current.scrollTop, height: box.current.clientHeight });
+  };
+
+  useLayoutEffect(() => {
+    const element = box.current;
+    const revealed = (event) => {
+      moved.current = true;
+      reveal(event.detail);
+    };
+    element.addEventListener("reveal", revealed);
+    return () => element.removeEventListener("reveal", revealed);
+  });
 
   useLayoutEffect(() => {
     let hasChanged = false;
@@ -50,6 +83,13 @@ export function VirtualList({ items, current, onMove, onChoose, renderItem, labe
       }
     }
     if (isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
+    if (sought.current) {
+      const row = box.current.querySelector(`[data-row="${CSS.escape(sought.current)}"]`);
+      if (row) {
+        sought.current = null;
+        box.current.scrollTop += row.getBoundingClientRect().top - box.current.getBoundingClientRect().top - view.height / 3;
+      }
+    }
     if (moved.current) {
       const row = box.current.querySelector(`[data-row="${CSS.escape(current ?? "")}"]`);
       if (row) {

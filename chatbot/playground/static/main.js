@@ -3,6 +3,7 @@
 import { html, render, useEffect, useReducer } from "./vendor/preact-htm.js";
 import { Connection, takeToken } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { closeFork, Fork, takeProgress } from "./fork.js";
 import { Inspector, People, Source } from "./inspector.js";
 import { NewPerson, NewThread, SecondWindow, Sidebar, Welcome } from "./sidebar.js";
 
@@ -30,6 +31,7 @@ class App {
       tab: "story",
       pane: place.get("thread") ? "conversation" : "threads",
       dialog: null,
+      fork: null,
       toasts: [],
       news: "",
     };
@@ -83,6 +85,9 @@ class App {
         state.stories.set(frame.story.id, frame.story);
         this.noteTrouble(frame.story);
         this.set({});
+        break;
+      case "fork":
+        takeProgress(this, frame);
         break;
       case "bots":
         this.set({ bots: frame });
@@ -163,7 +168,8 @@ class App {
 
   async openThread(id, { message = null, isAgain = false } = {}) {
     const { state } = this;
-    if (!isAgain) this.set({ order: [], pane: id ? "conversation" : "threads" });
+    if (!isAgain) closeFork(this);
+    if (!isAgain) this.set({ order: [], returned: null, pane: id ? "conversation" : "threads" });
     this.set({ thread: id, message, cursor: message, messages: new Map(), stories: new Map(), isLoaded: false });
     this.remember();
     if (!id) return;
@@ -275,7 +281,7 @@ function Page({ app }) {
   const Dialog = dialogs[state.dialog];
   return html`<div class="page" data-pane=${state.pane}>
     <${TopBar} app=${app} />
-    ${state.me ? html`<${Sidebar} app=${app} /><${Conversation} app=${app} /><${Inspector} app=${app} />` : html`<${Welcome} app=${app} />`}
+    ${state.me ? html`<${Sidebar} app=${app} />${state.fork ? html`<${Fork} app=${app} />` : html`<${Conversation} app=${app} /><${Inspector} app=${app} />`}` : html`<${Welcome} app=${app} />`}
     ${state.me && html`<${PhoneBar} app=${app} />`}
     ${Dialog && html`<${Dialog} app=${app} />`}
     <div class="toasts" role="alert">${state.toasts.map((t) => html`<p class=${t.isBad ? "toast bad" : "toast"} key=${t.text}>${t.text}</p>`)}</div>

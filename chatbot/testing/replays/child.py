@@ -38,7 +38,7 @@ PROGRESS_EVERY: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ReplayJob:
     """What one run does.
 
     Args:
@@ -64,7 +64,7 @@ class Child:
         out: gets the frames: one JSON object a line.
     """
 
-    def __init__(self, job: Job, out: BinaryIO) -> None:
+    def __init__(self, job: ReplayJob, out: BinaryIO) -> None:
         self._job = job
         self._out = out
         self._guard = Guard(allows_network=job.allows_network)

@@ -17,10 +17,10 @@ from chatbot.dispatch import Ack, BotInfo, Dispatcher
 from chatbot.emulator import Emulator, World
 from chatbot.emulator.messages import sanitize
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.records import Member, Message, ThreadEntry, User
+from chatbot.emulator.records import Member, Message, MessageAttachment, ThreadEntry, User
 from chatbot.emulator.state import ThreadContents
 from chatbot.errors import StateError
-from chatbot.model import REPLY_KEY, Participant, UserId
+from chatbot.model import REPLY_KEY, Attachment, Participant, UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.assemble import access, bot_settings
 from chatbot.runtime.observe.log_context import LoggedWork
@@ -171,7 +171,12 @@ class RecordedProcess(BotProcess):
                 access=replace(access(config), are_people_known=True),
                 apology=config.apology,
             ),
-            settings=replace(bot_settings(config, retention=self._config.retention), cadence=CADENCE, threads=None),
+            settings=replace(
+                bot_settings(config, retention=self._config.retention),
+                cadence=CADENCE,
+                threads=None,
+                maintenance=86_400,
+            ),
             display_name=name,
             first_started_ms=first_ms,
             shared=shared,
@@ -266,9 +271,11 @@ class RecordingPlayer:
         room, world = self._room, self._world
         match step.kind:
             case StepKind.SAYS:
-                kind, text = ("html", sanitize(step.text)) if step.is_html else ("text", step.text)
+                kind = "html" if step.is_html else "text"
+                text = sanitize(step.text) if step.is_html and step.before is not None else step.text
                 blank = Message(thread=room.head.id, id=0, type=kind, sequence=0, version=0, sender=step.user)
                 said = replace(blank, text=text, display_name=step.name, metadata=dict(step.metadata))
+                said = replace(said, attachments=tuple(map(_attached, step.attachments)))
                 world.messages.post(room, step.ms, said)
             case StepKind.ADDS:
                 # A bot may have added them by itself already, in this replay.
@@ -326,3 +333,7 @@ class RecordingPlayer:
 def _invited(one: Participant) -> Invited:
     since = 0 if one.share_history_time is None else int(one.share_history_time.timestamp() * 1000)
     return Invited(one.user, one.display_name, since)
+
+
+def _attached(one: Attachment) -> MessageAttachment:
+    return MessageAttachment(one.id, one.type, one.name or "", one.url or "", one.preview_url or "")

@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from chatbot.errors import ConfigError, StateError
-from chatbot.testing.replays.child import Job
+from chatbot.testing.replays.child import ReplayJob
 from chatbot.testing.replays.guard import is_author
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ class _Run:
     rest: list[str] = field(default_factory=list)
 
 
-async def run_twice(job: Job, report: Callable[[int], None], *, shows_errors: bool = False) -> list[Json]:
+async def run_twice(job: ReplayJob, report: Callable[[int], None], *, shows_errors: bool = False) -> list[Json]:
     """Run a job in two processes at the same time, and return both results.
 
     The processes end with this call, however it ends, and with this process, even if it is killed.
@@ -83,7 +83,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(job: Job, run: _Run, note: Callable[[int], None], shows_errors: bool) -> None:
+async def _run(job: ReplayJob, run: _Run, note: Callable[[int], None], shows_errors: bool) -> None:
     process = await anyio.open_process(
         _COMMAND,
         stdin=subprocess.PIPE,
@@ -104,7 +104,7 @@ async def _run(job: Job, run: _Run, note: Callable[[int], None], shows_errors: b
     _raise_failure(run.result)
 
 
-async def _send(process: Process, job: Job) -> None:
+async def _send(process: Process, job: ReplayJob) -> None:
     data = pickle.dumps(job)
     assert process.stdin is not None
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it has died: its output says why

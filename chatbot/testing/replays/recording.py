@@ -15,7 +15,7 @@ from chatbot.conversation import journal
 from chatbot.conversation.journal import JournalStep
 from chatbot.errors import StateError, StoreError, UnknownName
 from chatbot.message_size import MAX_MESSAGE_BYTES
-from chatbot.model import ChatMessage, MessageType, Participant, ThreadId, UserId
+from chatbot.model import Attachment, ChatMessage, MessageType, Participant, ThreadId, UserId
 from chatbot.stores.erasure import NOBODY
 
 
@@ -41,6 +41,7 @@ class Step:
         is_html: the message is html.
         metadata: of the message.
         people: who was added or removed.
+        attachments: of the message.
         before: the text before it was edited for this replay; None if it was not.
     """
 
@@ -52,6 +53,7 @@ class Step:
     is_html: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     people: tuple[Participant, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     before: str | None = None
 
 
@@ -204,6 +206,7 @@ def _step(message: ChatMessage) -> Step | None:
             message.content,
             message.type is MessageType.HTML,
             dict(message.metadata),
+            attachments=message.attachments,
         )
     if message.type not in kinds:
         return None
