@@ -101,7 +101,10 @@ _COMMANDS: Final = {
     ),
     "replay": (
         "Replay a recorded conversation against the current code, and show replies that differ.",
-        "Runs in virtual time on its own emulator: no message is sent. Exits with 1 if any reply differs.",
+        "Runs twice in virtual time, each time in a process and on an emulator of its own: no message is sent. Replies "
+        "that the two runs give differently, or that are made from random numbers or the clock, are not repeatable; "
+        "they count as no difference. Network and programs are refused to handlers unless --allow-network is given. "
+        "Exits with 1 if any reply differs.",
     ),
     "emulator": (
         "Run an emulator of the chat service on this machine.",

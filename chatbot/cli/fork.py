@@ -61,7 +61,7 @@ async def replay_recording(
         ConfigError: bots.yaml or a plugin cannot be used.
         StateError: the replay could not be completed.
     """
-    job = ReplayJob(recording, config.path.absolute(), allows_network=allows_network)
+    job = ReplayJob(recording, config.path, allows_network=allows_network)
     return compare(recording, await run_twice(job, report))
 
 

@@ -41,7 +41,7 @@ async function runFork(app, fields = {}) {
   try {
     outcome = { status: "done", result: await app.connection.ask("fork", { thread, edits, network }) };
   } catch (error) {
-    outcome = { status: "failed", error: error.message };
+    outcome = { status: "failed", error: error.message, result: null };
   }
   // An answer that comes after the next run has begun, or in another fork, is nobody's.
   if (app.state.fork?.run === run && app.state.fork.thread === thread) change(app, outcome);
@@ -76,7 +76,7 @@ export function Fork({ app }) {
   const shown = fork.onlyChanged ? rows.filter((row) => CHANGED.has(row.mark)) : rows;
   return html`<main class="fork" aria-label="Fork" onKeyDown=${pressed}>
     <header class="conversation-head fork-head">
-      <button class="quiet" onClick=${() => closeFork(app)}>‹ <span class="not-phone">Back to the thread</span><span class="only-phone">Back</span></button>
+      <button class="quiet" aria-label="Back to the thread" onClick=${() => closeFork(app)}>‹ Back</button>
       <h2 ref=${head} tabindex="-1">Fork of <bdi>${thread?.topic || "the thread"}</bdi></h2>
       <span class="grow"></span>
       <label class="check"><input type="checkbox" checked=${fork.network} onChange=${(e) => change(app, { network: e.target.checked })} /> Allow the network</label>

@@ -12,6 +12,7 @@ import anyio
 import structlog
 
 from chatbot.bot import Bot
+from chatbot.bot.status import quota_left
 from chatbot.config import Config
 from chatbot.dispatch import Ack, BotInfo, Dispatcher
 from chatbot.emulator import Emulator, World
@@ -20,13 +21,13 @@ from chatbot.emulator.participants import Invited
 from chatbot.emulator.records import Member, Message, MessageAttachment, ThreadEntry, User
 from chatbot.emulator.state import ThreadContents
 from chatbot.errors import StateError
-from chatbot.model import REPLY_KEY, Attachment, Participant, UserId
+from chatbot.model import REPLY_KEY, Attachment, Participant, ThreadId, UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.assemble import access, bot_settings
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.observe.story import Stories, StoryStore, StoryTracer, current_story, recorded
 from chatbot.runtime.plugins import Plugins
-from chatbot.service.budget import SharedQuotas
+from chatbot.service.budget import Operation, SharedQuotas
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
@@ -160,9 +161,13 @@ class RecordedProcess(BotProcess):
         name = config.display_name or known.name
         info = BotInfo(known.name, known.user, name, siblings=others, admins=frozenset(map(UserId, config.admins)))
         tracer = ReplayTracer(known.name, LoggedWork(known.name, texts=False), self._stories, info)
+
+        def left(operation: Operation, thread: ThreadId | None) -> int:  # called only once the bot exists
+            return quota_left(bot, operation, thread)
+
         bot = Bot(
             name=known.name,
-            service=recorded(self.service_of(known.user)),
+            service=recorded(self.service_of(known.user), left),
             store=cast(Store, StoryStore(self.store, self._stories)),
             dispatcher=Dispatcher(
                 self._plugins[known.name],
