@@ -49,7 +49,7 @@ def project(directory: Path, source: str) -> Iterator[Project]:
     path = list(sys.path)
     try:
         settings = load_config(config, os.environ)
-        with logging_to(io.StringIO(), format="console", level="critical"):
+        with logging_to(io.StringIO(), format="console", level="error"):
             yield settings, load_plugins(settings)
     finally:
         sys.path[:] = path
