@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -221,7 +222,8 @@ async def _save_user(config: Path, record: BotRecord) -> None:
     """Store the user as the bot's first start does: messages sent to it from now on are handled once the bot runs."""
     settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
     url, base_dir = settings.store.get_secret_value(), settings.directory
-    async with open_between_runs(url, base_dir=base_dir) or open_store(url, base_dir=base_dir) as store:
+    existing = await anyio.to_thread.run_sync(partial(open_between_runs, url, base_dir=base_dir))
+    async with existing or open_store(url, base_dir=base_dir) as store:
         await store.commit(record.user, [SaveBot(record)])
 
 
