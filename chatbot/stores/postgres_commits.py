@@ -225,7 +225,8 @@ class Transactions:
 
     async def _call(self, commits: Sequence[Commit], connection: Connection, number: int) -> None:
         arguments = dialect.call([statement for commit in commits for statement in commit.statements])
-        tenures = {tenure for commit in commits for tenure in commit.tenures.items()}
+        # In the order of their ids, in which everybody locks them.
+        tenures = sorted({tenure for commit in commits for tenure in commit.tenures.items()})
         notes = self._session.notes(tuple(note for commit in commits for note in commit.notes))
         self.round_trips += 1
         await connection.fetchval(

@@ -210,16 +210,15 @@ def function(types: Mapping[str, Sequence[str]]) -> str:
             IF NOT FOUND THEN
                 RAISE EXCEPTION USING ERRCODE = '{FENCED}', MESSAGE = 'this connection was replaced';
             END IF;
-            IF cardinality(_shards) > 0 THEN
-                -- FOR SHARE: whoever takes one of them over waits until this commit is made, or is refused.
-                SELECT string_agg((wanted.id - 1) || ':' || wanted.epoch, ',') INTO _foreign
-                FROM unnest(_shards, _epochs) AS wanted (id, epoch) LEFT JOIN (
-                    SELECT id, epoch FROM shard WHERE id = ANY (_shards) ORDER BY id FOR SHARE
-                ) AS found ON found.id = wanted.id
-                WHERE found.epoch IS DISTINCT FROM wanted.epoch;
-                IF _foreign IS NOT NULL THEN
-                    RAISE EXCEPTION USING ERRCODE = '{NOT_OWNED}', MESSAGE = _foreign;
+            -- FOR SHARE: whoever takes one of them over waits until this commit is made, or is refused.
+            FOR _i IN 1 .. cardinality(_shards) LOOP
+                PERFORM 1 FROM shard WHERE id = _shards[_i] AND epoch = _epochs[_i] FOR SHARE;
+                IF NOT FOUND THEN
+                    _foreign := concat_ws(',', _foreign, (_shards[_i] - 1) || ':' || _epochs[_i]);
                 END IF;
+            END LOOP;
+            IF _foreign IS NOT NULL THEN
+                RAISE EXCEPTION USING ERRCODE = '{NOT_OWNED}', MESSAGE = _foreign;
             END IF;
             FOR _i IN 1 .. cardinality(_numbers) LOOP
                 CASE _numbers[_i]

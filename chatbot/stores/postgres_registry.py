@@ -92,6 +92,7 @@ async def register(connection: Connection, schema: str, user: StoreUser, backend
         )
         if is_new:  # waits for commits that are being made
             await connection.execute("DELETE FROM replica")
+        await _vacate(connection, user.id, backend)
         await connection.execute(
             "INSERT INTO replica (id, host, pid, version, started_ms, is_member, share, backend, epoch)"
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)",
@@ -111,6 +112,11 @@ async def register(connection: Connection, schema: str, user: StoreUser, backend
             await _carry_kills_to_holder(connection)
         era = await connection.fetchval("SELECT epoch FROM shard WHERE id = $1", dialect.WHOLE)
     return Standing(era, 1, 0)
+
+
+async def _vacate(connection: Connection, name: str, backend: int) -> None:
+    """Let no other row name a session: the server uses process ids again, after a restart at once."""
+    await connection.execute("UPDATE replica SET backend = 0 WHERE backend = $2 AND id <> $1", name, backend)
 
 
 async def _carry_kills_to_shards(connection: Connection) -> None:
@@ -166,6 +172,7 @@ async def renew(connection: Connection, name: str) -> Standing | None:
 
 async def move(connection: Connection, name: str, backend: int) -> int | None:
     """Record a new session of a process; return the era, or None if the store does not know the process any more."""
+    await _vacate(connection, name, backend)
     era: int | None = await connection.fetchval(
         f"UPDATE replica SET backend = $2, gone_ms = NULL WHERE id = $1"  # noqa: S608
         f" RETURNING (SELECT epoch FROM shard WHERE id = {dialect.WHOLE})",

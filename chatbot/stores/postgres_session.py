@@ -43,6 +43,9 @@ SETTLING_SECONDS: Final = 1.5
 """How long after a lost session was replaced no free shards are claimed: after a restart of the server, all sessions
 are lost, and their shards are free until each process has locked its own again."""
 
+LEAVING_SECONDS: Final = 5.0
+"""How long recording a regular end may take."""
+
 MIGRATING_SECONDS: Final = 60.0
 """How long to wait for another process that migrates, and for locks of the tables."""
 
@@ -164,7 +167,8 @@ class StoreSession:
         await self._stop_beating()
         if is_orderly and self._committing is not None and self._lost is None:
             with suppress(Exception):  # without it, others find a process that was killed
-                await leave(self._committing, self._schema, self.user, untouched)
+                work = leave(self._committing, self._schema, self.user, untouched)
+                await asyncio.wait_for(work, LEAVING_SECONDS)
         await close(self._committing)
         self._committing = None
         await self._close_session()

@@ -298,6 +298,28 @@ async def test_a_process_whose_sessions_break_keeps_its_shards(
         assert not one.lost | two.lost
 
 
+async def test_a_session_with_the_number_of_a_dead_one_is_not_taken_for_it(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """A server that was restarted uses the numbers of sessions again."""
+    schema = postgres_url.rpartition("=")[2]
+    async with joined(postgres_url) as one:
+        await one.owns(SHARDS)
+        ghosts = (
+            f"INSERT INTO {schema}.replica (id, host, pid, version, started_ms, is_member, backend)"
+            " SELECT 'ghost ' || number, '', 1, '', 1, true, number FROM generate_series(1, 3000) AS offset_,"
+            " LATERAL (SELECT pg_backend_pid() + offset_ AS number) AS numbers"
+        )
+        await anyio.to_thread.run_sync(postgres_server.psql, ghosts)
+        async with joined(postgres_url) as two:
+            await two.owns(SHARDS // 2)
+            await anyio.to_thread.run_sync(postgres_server.psql, ENDING_SESSIONS)
+            with anyio.fail_after(20):
+                while len(await two.store.replicas()) != 2 or not two.store.is_held:  # noqa: ASYNC110 beats tell
+                    await anyio.sleep(0.05)
+            assert not one.lost | two.lost
+
+
 async def test_a_partitioned_process_hands_over_and_comes_back_empty_handed(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
