@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.degraded import BOT_RESTARTING, HANDLER_ABANDONED, SETTLED_SECONDS, Degraded, DegradedReasons
@@ -49,6 +50,9 @@ MAX_SLEEP: Final = 3600.0
 
 SERVICE_TIME_SECONDS: Final = 5.0
 """Maximum seconds for which timers wait, after a start, until the service has reported its time."""
+
+THREADS_AT_ONCE: Final = 1_000
+"""Threads that maintenance looks through before other work has its turn."""
 
 
 class Bot:
@@ -134,7 +138,7 @@ class Bot:
         self._handover = Handover(
             context, self.scheduler, self._write_behind, self.watcher, self.handlers, self.queue_letter
         )
-        self._maintenance = Maintenance(context, self.watcher, self._handover)
+        self._maintenance = Maintenance(context, self.scheduler, self.watcher, self._handover)
         self.is_started = False
         self._running_since = 0.0
         self._crashed_at: float | None = None
@@ -404,12 +408,14 @@ class Maintenance:
 
     Args:
         context: The bot's environment.
+        scheduler: Holds the threads whose expired requests are dropped.
         watcher: Knows up to when everything is settled.
         handover: Finds what lost notes would have told.
     """
 
-    def __init__(self, context: BotContext, watcher: ThreadWatcher, handover: Handover) -> None:
+    def __init__(self, context: BotContext, scheduler: Scheduler, watcher: ThreadWatcher, handover: Handover) -> None:
         self._context = context
+        self._scheduler = scheduler
         self._watcher = watcher
         self._handover = handover
 
@@ -422,7 +428,18 @@ class Maintenance:
                 await self._commit([Prune(before_ms), *self._horizon()])
             if self._context.ownership.is_shared:
                 await self._handover.find_missed()
+            await self._expire_budgets()
             await anyio.sleep(self._context.settings.maintenance)
+
+    async def _expire_budgets(self) -> None:
+        """Drop expired requests of silent threads, some threads at a time.
+
+        Their next polls may be many minutes away, and what the last one has counted takes more memory than a lane.
+        """
+        for number, lane in enumerate(list(self._scheduler.lanes.values()), 1):
+            lane.state.budget.expire(anyio.current_time())
+            if not number % THREADS_AT_ONCE:
+                await anyio.lowlevel.checkpoint()
 
     async def save_horizon(self) -> None:
         """Store which threads the next start need not poll at once; losing it only costs polls."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import anyio
@@ -19,10 +20,12 @@ from chatbot.bot.membership import ThreadState
 from chatbot.bot.read_receipts import ReceiptSender
 from chatbot.errors import NotOwner, ServiceError, StoreError
 from chatbot.model import MessageId, ThreadId
-from chatbot.outbox.outbox import Outbox
+from chatbot.outbox.outbox import Outbox, OutboxServices
 from chatbot.polling.cursor import Cursor
 from chatbot.stores.records import OutboxRow, ThreadRecord
 from chatbot.stores.writes import Enqueue, MarkSeen, MoveBase, SettleRow, Write
+
+NO_PROOFS: Final[Mapping[str, MessageId]] = MappingProxyType({})
 
 DEFER_SECONDS: Final = 1.0
 """Seconds for which deferred writes are collected; after a crash, the next start reads the thread again."""
@@ -78,8 +81,9 @@ class ThreadCommits:
         self._context = context
         self._write_behind = write_behind
         self.state = state
-        self.outbox = _outbox(context, state, rows)
-        self.proofs: Mapping[str, MessageId] = {}
+        # That of events outside threads stays empty: actions go to their own thread.
+        self.outbox = Outbox(write_behind.outboxes, state.key, state.budget, rows)
+        self.proofs: Mapping[str, MessageId] = NO_PROOFS
         self.unfinished_streams: dict[ActionKey, str] = {}
         self.restart(record)
         write_behind.threads[state.key] = self
@@ -197,10 +201,12 @@ class WriteBehind:
 
     Attributes:
         threads: Threads that have a lane, by key.
+        outboxes: What their outboxes share.
     """
 
     def __init__(self, context: BotContext) -> None:
         self._context = context
+        self.outboxes = outbox_services(context)
         self._waiting: dict[ThreadCommits, None] = {}
         self._writing: frozenset[ThreadCommits] = frozenset()
         self._lock = anyio.Lock()
@@ -277,22 +283,19 @@ class WriteBehind:
                 pass
 
 
-def _outbox(context: BotContext, state: ThreadState, rows: Sequence[OutboxRow]) -> Outbox:
-    """Create the outbox of a thread. The one of events outside threads stays empty: actions go to their own thread."""
-    return Outbox(
-        context.service,
-        state.key,
-        state.budget,
+def outbox_services(context: BotContext) -> OutboxServices:
+    """Return what the outboxes of a bot share."""
+    return OutboxServices(
+        service=context.service,
         user_budget=context.budget,
         find_row=context.find_row,
         find_known_messages=context.find_made,
         clock=context.clock,
         display_name=context.display_name,
         slack_ms=context.settings.slack_ms,
-        log=state.log,
-        rows=rows,
+        log=context.log,
         during=context.tracer.action,
-        report_failure=partial(_report_sending, context, state.key),
+        report_failure=partial(_report_sending, context),
     )
 
 

@@ -44,6 +44,8 @@ POLL_SECONDS_IN_PAUSE: Final = 1.0
 NOT_OWNER_PAUSE: Final = 1.0
 """Seconds until the next turn of a lane whose commit was refused; before that, the thread is usually lost."""
 
+_NOT_EXCLUSIVE: Final = nullcontext()
+
 
 @dataclass(frozen=True, slots=True)
 class LaneServices:
@@ -114,11 +116,11 @@ class Lane:
         if thread is not None:
             services.answers.threads[thread] = self.state
         self.is_finished = False
-        self._exclusive: AbstractAsyncContextManager[object] = nullcontext() if thread else anyio.Lock()
-        self._letters: list[DeadLetter] = []
+        self._exclusive: AbstractAsyncContextManager[object] = _NOT_EXCLUSIVE if thread else anyio.Lock()
+        self._letters: Sequence[DeadLetter] = ()
         self._is_deleted = False
         self._suspicion: ServiceError | None = None
-        self._back_off = BackOff()
+        self._back_off: BackOff | None = None
 
     @property
     def retries(self) -> RetryLoop:
@@ -149,7 +151,7 @@ class Lane:
     @property
     def is_backing_off(self) -> bool:
         """Whether a failure of this thread delays its next turn, regardless of the thread list."""
-        return self._back_off.pause(anyio.current_time()) > 0
+        return self._back_off is not None and self._back_off.pause(anyio.current_time()) > 0
 
     def interrupt(self) -> None:
         """Interrupt a poll that waits for the service; a running handler continues."""
@@ -164,14 +166,14 @@ class Lane:
     def retry_letter(self, letter: DeadLetter) -> None:
         """Retry a dead letter in the next turn; repeated requests before that count once."""
         if not self._is_waiting(letter):
-            self._letters.append(letter)
+            self._letters = (*self._letters, letter)
 
     def _is_waiting(self, letter: DeadLetter) -> bool:
         return any(waiting.id == letter.id for waiting in self._letters)
 
     def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
         """Cancel the requested retries of these dead letters."""
-        self._letters = [letter for letter in self._letters if not is_meant(letter)]
+        self._letters = tuple(letter for letter in self._letters if not is_meant(letter))
 
     def erase(self, user: UserId) -> None:
         """Erase a person from pending actions and retries; the store has erased them already."""
@@ -190,7 +192,8 @@ class Lane:
             return NextRun(due_in=NOT_OWNER_PAUSE)  # no failure: the process that owns the thread does the work
         except (ServiceError, StoreError) as error:
             return NextRun(due_in=self._failed(error))
-        self._back_off.succeeded()
+        if self._back_off is not None:
+            self._back_off.succeeded()
         return next_run
 
     async def _work(self) -> NextRun:
@@ -216,7 +219,8 @@ class Lane:
             return await self._refused(error)
         except OutcomeUnknown as error:
             # Recorded in 2024: the service keeps answering 500 to a removed participant.
-            if error.status != 500 or not self._back_off.has_failed or self.membership.presence is not Presence.IN:
+            has_failed = self._back_off is not None and self._back_off.has_failed
+            if error.status != 500 or not has_failed or self.membership.presence is not Presence.IN:
                 raise
             self.membership.suspect()
             self._suspicion = error
@@ -269,22 +273,24 @@ class Lane:
     async def _try_letter(self) -> None:
         letter = self._letters[0]
         await self.processor.retry_letter(letter, is_wanted=self._is_waiting)
-        self._letters = [other for other in self._letters if other is not letter]
+        self._letters = tuple(other for other in self._letters if other is not letter)
 
     async def _send(self) -> float | None:
         """Send pending actions, then the receipt; return the seconds until more can be sent."""
         pause = await self.processor.flush()
-        wait, write = await self.commits.receipts.send(
-            self._context.service,
-            self.thread,
-            self.state.budget,
-            self.state.log,
-            during=self._context.tracer.receipt,
-        )
-        if write is not None:
-            self.commits.defer(write)
+        if self.commits.receipts.is_due:
+            wait, write = await self.commits.receipts.send(
+                self._context.service,
+                self.thread,
+                self.state.budget,
+                self.state.log,
+                during=self._context.tracer.receipt,
+            )
+            pause = earliest(pause, wait)
+            if write is not None:
+                self.commits.defer(write)
         self.commits.schedule_writes()
-        return earliest(pause, wait)
+        return pause
 
     def _poll_pause(self) -> float:
         cadence, silence = self._context.settings.cadence, get_running_loop().time() - self.poller.last_message_at
@@ -299,6 +305,7 @@ class Lane:
         now = anyio.current_time()
         work = "store" if isinstance(error, StoreError) else "read"
         self._context.ongoing.record_failure(work, error, place=self.thread)
+        self._back_off = self._back_off or BackOff()
         pause = self._back_off.failed(error, now, Operation.LIST_MESSAGES)
         if isinstance(error, Throttled):
             self.state.budget.block(Operation.LIST_MESSAGES, now + pause)
@@ -338,7 +345,7 @@ class Lane:
     async def _leave(self, *, is_deleted: bool) -> None:
         self.poller.unhandled_ms = None
         left_ms = await self.presence.leave(self.poller.removal, is_deleted=is_deleted)
-        self._letters.clear()  # they stay in the store
+        self._letters = ()  # they stay in the store
         self.poller.polled_ms = self.poller.polled_ms or left_ms
 
     async def _refused(self, error: Forbidden | NotFound) -> NextRun:

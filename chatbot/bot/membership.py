@@ -220,7 +220,6 @@ class ThreadState:
 
     Attributes:
         key: Key of the thread in the store.
-        log: Logger bound to bot and thread.
         budget: Quotas of the thread.
         membership: Membership of the bot.
         arrived: Id of the system message that began the bot's stay; 0 if unknown.
@@ -229,18 +228,37 @@ class ThreadState:
         is_released: Another process is to serve the thread: no new work is begun here.
     """
 
-    __slots__ = ("arrived", "budget", "is_released", "key", "log", "membership", "people", "people_at", "thread")
+    __slots__ = (
+        "_bot_log",
+        "_log",
+        "arrived",
+        "budget",
+        "is_released",
+        "key",
+        "membership",
+        "people",
+        "people_at",
+        "thread",
+    )
 
     def __init__(self, context: BotContext, thread: ThreadId | None, record: ThreadRecord | None) -> None:
         self.thread = thread
         self.key = thread or NO_THREAD
-        self.log: FilteringBoundLogger = context.log.bind(thread=thread) if thread else context.log
+        self._bot_log = context.log
+        self._log: FilteringBoundLogger | None = None
         self.budget = Budget(shared=context.shared.of(thread)) if thread else Budget()
         self.membership = Membership.of(record)
         self.arrived = record.arrived or 0 if record is not None else 0
         self.people: tuple[Participant, ...] | None = None
         self.people_at = 0.0
         self.is_released = False
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """Logger bound to bot and thread, made when it is first used: most threads have nothing to log."""
+        if self._log is None:
+            self._log = self._bot_log.bind(thread=self.thread) if self.thread else self._bot_log
+        return self._log
 
     def age(self, now_ms: int) -> float:
         """Return the seconds for which the bot has been out of the thread; 0 if unknown or in."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from chatbot.bot.commits import ThreadCommits
+from chatbot.bot.commits import NO_PROOFS, ThreadCommits
 from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import absences
 from chatbot.bot.presence import ThreadPresence
@@ -217,7 +217,7 @@ class ThreadPoller:
             self._state.log.debug("poll.interrupted")
             return
         finally:
-            self._poll, self._commits.proofs = None, {}
+            self._poll, self._commits.proofs = None, NO_PROOFS
         await self._finish(poll, shown_before, is_full=is_full)
 
     async def _finish(self, poll: Poll, shown_before: int, *, is_full: bool) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -58,7 +59,7 @@ class ReceiptSender:
         self.sent = sent
         self.people = people
         self._counted = counted
-        self._back_off = BackOff()
+        self._back_off: BackOff | None = None
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> ReceiptSender:
@@ -73,7 +74,7 @@ class ReceiptSender:
     @property
     def is_worth_waiting_for(self) -> bool:
         """Whether a receipt is due and none has failed so far: a failing receipt must not delay the bot's stop."""
-        return self.is_due and not self._back_off.has_failed
+        return self.is_due and not (self._back_off is not None and self._back_off.has_failed)
 
     def mark_due(self, message: MessageId) -> None:
         """Make a receipt due up to this message; an older message changes nothing."""
@@ -126,12 +127,13 @@ class ReceiptSender:
             except (Rejected, NotFound, Forbidden) as error:
                 log.debug("receipt.refused", message=self.due, error=error)
             except ServiceError as error:
+                self._back_off = self._back_off or BackOff()
                 pause = self._back_off.failed(error, now, Operation.SEND_RECEIPT)
                 budget.block(Operation.SEND_RECEIPT, now + pause)
                 log.debug("receipt.delayed", message=self.due, error=error)
                 return pause, None
         self.sent = self.due
-        self._back_off.succeeded()
+        self._back_off = None
         return None, SettleReceipt(thread, self.due)
 
 
@@ -139,6 +141,8 @@ ACTIVE_SECONDS: Final = 3600.0
 """Seconds after the last message of a thread for which its receipts are polled."""
 
 REFUSED_PAUSE: Final = 60.0
+
+_NONE_KNOWN: Final[Mapping[UserId, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ class ReceiptPoller:
         self._handlers = handlers
         self._state = state
         self._kind = _kind_of_told()
-        self._known: dict[UserId, int] = {}
+        self._known: Mapping[UserId, int] = _NONE_KNOWN
 
     async def poll(self, floor: int) -> list[Receipt]:
         """Poll the receipts if the quota allows it, and return the new ones.
@@ -202,7 +206,7 @@ class ReceiptPoller:
         key = StateKey(self._kind.name, self._state.key)
         stored = await self._context.conversations.state(key)
         reported: ReportedReceipts = self._kind.load(stored.value if stored else None)
-        self._known = {UserId(reader): int(message) for reader, message in reported.messages.items()}
+        known = self._known = {UserId(reader): int(message) for reader, message in reported.messages.items()}
         for receipt in sorted(receipts, key=lambda receipt: (receipt.read_on, int(receipt.message))):
             if not self._is_news(receipt.reader, int(receipt.message), floor):
                 continue
@@ -214,7 +218,7 @@ class ReceiptPoller:
             # The write goes into the same commit as the event: separately, a crash would lose or repeat the event.
             yield event, SaveState(key, self._kind.dump(reported), stored.version if stored else None, version)
             stored = StoredState(self._kind.dump(reported), version)
-            self._known[receipt.reader] = int(receipt.message)
+            known[receipt.reader] = int(receipt.message)
 
     @property
     def delay(self) -> float:

@@ -235,7 +235,6 @@ class RetryLoop:
         "_current",
         "_handlers",
         "_journal",
-        "_log",
         "_outcome",
         "_outcome_of",
         "_running",
@@ -258,7 +257,6 @@ class RetryLoop:
         self._journal = journal
         self._commits = commits
         self._state = commits.state
-        self._log = commits.state.log
         self._wake = wake
         self._current: tuple[Event, float] | None = None
         self._running: RunningCode | None = None
@@ -289,7 +287,7 @@ class RetryLoop:
                 # was written. The handler computes them again at once; this is no failure of it.
                 if repetition == MAX_CONFLICTS:
                     raise
-                self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
+                self._state.log.info("handler.repeated", event_key=event.key, reason=str(conflict))
                 if self.attempts.is_recorded:
                     await self._commit(self.attempts.clear_record(event))
 
@@ -394,7 +392,7 @@ class RetryLoop:
 
     def _slow(self, event: Event, running: RunningCode) -> None:
         owner = running.owner
-        self._log.warning(
+        self._state.log.warning(
             "handler.delayed",
             handler=owner.name,
             place=owner.place,
@@ -415,7 +413,7 @@ class RetryLoop:
         shared, owner = self._context.shared, running.owner
         key = (self._context.user, self._state.key)
         shared.abandoned[key] = AbandonedHandler(owner.name, owner.place, running.now)
-        self._log.error(
+        self._state.log.error(
             "handler.abandoned",
             handler=owner.name,
             place=owner.place,
@@ -429,7 +427,7 @@ class RetryLoop:
 
         def ended(_task: object) -> None:
             shared.abandoned.pop(key, None)
-            self._log.info("handler.ended", handler=owner.name, event_key=event.key)
+            self._state.log.info("handler.ended", handler=owner.name, event_key=event.key)
             self._wake(self._state.key)
 
         running.task.add_done_callback(ended)
@@ -466,7 +464,7 @@ class RetryLoop:
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = jittered(outcome.retry.pause(count))
-            self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            self._state.log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
             detail = f"{outcome.handler} failed with {kind_of(error)} in attempt {count}, and is retried"
             self._context.degraded.begin(
                 LANE_FAILING,
@@ -564,7 +562,7 @@ class RetryLoop:
         self._context.monitor.dead_lettered()
         # A handler's error text may quote people, so only its class is logged; a service's reason does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
-        self._log.error(
+        self._state.log.error(
             "event.dead_lettered",
             letter=letter.id,
             event_key=event.key,

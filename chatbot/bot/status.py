@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -47,6 +47,7 @@ class BotStatus:
         outbox: Number of unsent actions.
         outbox_age: Age in seconds of the oldest unsent action; None if there is none.
         quota_left: Remaining requests by operation, in the thread with the fewest left.
+        quota_assumed: Seconds for which requests to list threads count that a previous process may have made.
         running: Running handlers, longest first.
         troubles: Failing kinds of work, with the kind of error.
         degraded: Reasons why the bot is impaired in a way that a restart does not fix; longest first.
@@ -78,6 +79,7 @@ class BotStatus:
     is_listed: bool = False
     stretch: float = 1.0
     paused: float | None = None
+    quota_assumed: float = 0.0
 
 
 def report(bot: Bot, now: float) -> BotStatus:
@@ -108,7 +110,8 @@ def report(bot: Bot, now: float) -> BotStatus:
         oldest_unhandled=_age(unhandled, wall),
         outbox=sum(len(lane.commits.outbox) for lane in bot.scheduler.lanes.values()),
         outbox_age=_age(created, wall),
-        quota_left=_quota_left([bot.context.budget, *(lane.state.budget for lane in lanes)], now),
+        quota_left=_quota_left([bot.context.budget, *_budgets_in_use(lanes)], now),
+        quota_assumed=bot.context.budget.assumed(now),
         running=running,
         waiting=bot.handlers.waiting,
         max_handlers=bot.context.settings.max_handlers,
@@ -147,6 +150,12 @@ def quota_left(bot: Bot, operation: Operation, thread: ThreadId | None) -> int:
     lane = bot.scheduler.lanes.get(thread) if thread is not None else None
     budget = bot.context.budget if lane is None else lane.state.budget
     return budget.left(operation, anyio.current_time())
+
+
+def _budgets_in_use(lanes: Iterable[Lane]) -> list[Budget]:
+    """Return the budgets of threads with recent requests, and one without: of many threads, most have none."""
+    in_use = [lane.state.budget for lane in lanes if not lane.state.budget.is_idle]
+    return [*in_use, Budget()]
 
 
 def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:

@@ -35,6 +35,7 @@ MIN_NAME_WIDTH: Final = 10
 COLUMNS_BESIDE_NAME: Final = 72
 
 MAX_SIMILAR: Final = 3
+LIST_THREADS: Final = "list_threads"
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -215,8 +216,19 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
         yield f"{name}: and {more} more reasons to be degraded"
     for work, kind in bot["troubles"].items():
         yield f"{name}: failing {work}: {kind}"
-    if used_up := [operation for operation, left in bot["quota_left"].items() if left == 0]:
+    used_up = [operation for operation, left in bot["quota_left"].items() if left == 0]
+    assumed = bot.get("quota_assumed_seconds")
+    if assumed and LIST_THREADS in used_up:
+        used_up.remove(LIST_THREADS)
+        yield (
+            f"{name}: has just started: for {_span(assumed)}, requests for the list of threads keep to what the process"
+            " before may have left of their quota"
+        )
+    if used_up:
         yield f"{name}: no quota left right now: {', '.join(used_up)}"
+    thread_list = bot.get("thread_list")
+    if thread_list is not None and not thread_list["is_complete"]:
+        yield f"{name}: is still reading the list of its threads; it has read {thread_list['read']} so far"
     for one in bot["running"][:MAX_SIMILAR]:
         where = f" in {printable(one['thread'])}" if one["thread"] else ""
         yield f"{name}: has been handling {one['event']}{where} for {_span(one['seconds'])}"

@@ -7,9 +7,9 @@ the row pending, and a pending row that may have been sent is repeated only afte
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -70,74 +70,99 @@ _OPERATIONS: Final[dict[type[Action], Operation]] = {
 FindRow = Callable[[ActionKey], Awaitable[OutboxRow | None]]
 FindKnownMessages = Callable[[Collection[MessageId]], Awaitable[frozenset[MessageId]]]
 During = Callable[[OutboxRow], AbstractContextManager[object]]
-ReportFailure = Callable[[ServiceError | None], None]
+ReportFailure = Callable[[ThreadId, ServiceError | None], None]
 
 
-class Outbox:
-    """The pending actions of one thread.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxServices:
+    """What all outboxes of one bot share.
 
     Args:
         service: the bot's view of the service.
-        thread: the thread.
-        budget: the thread's quotas, shared with everything else that uses them for this bot.
         user_budget: the bot's quotas outside threads.
         find_row: reads a settled row from the store, for example for an edit of a message sent long ago.
         find_known_messages: returns which of these messages the store knows as results of settled rows.
         clock: the time, in seconds since the epoch.
         display_name: shown with messages that have no name of their own.
         slack_ms: see `polling.cursor`.
-        log: bound to bot and thread.
+        log: bound to the bot.
         during: entered while a row is carried out.
-        report_failure: called with every failure that delays a row, and with None at the first success after one.
+        report_failure: called with the thread and every failure that delays a row, and with None at the first success
+            after one.
+    """
+
+    service: ChatService
+    user_budget: Budget
+    find_row: FindRow
+    find_known_messages: FindKnownMessages
+    clock: Callable[[], float]
+    display_name: str
+    slack_ms: int
+    log: FilteringBoundLogger
+    during: During
+    report_failure: ReportFailure
+
+
+class Outbox:
+    """The pending actions of one thread.
+
+    Args:
+        services: what all outboxes of the bot share.
+        thread: the thread.
+        budget: the thread's quotas, shared with everything else that uses them for this bot.
         rows: what an earlier process left pending. Each may have been sent, so each needs a proof read.
 
     Attributes:
         latest: the id of the latest message sent here, as a number; 0 if there is none. No pending row has sent it.
     """
 
+    __slots__ = (
+        "_back_off",
+        "_budget",
+        "_given_up",
+        "_is_refusal_accepted",
+        "_partial_tries",
+        "_proof_at",
+        "_refused",
+        "_rows",
+        "_sent",
+        "_services",
+        "_settlements",
+        "_thread",
+        "_unproven",
+        "latest",
+    )
+
     def __init__(
-        self,
-        service: ChatService,
-        thread: ThreadId,
-        budget: Budget,
-        *,
-        user_budget: Budget,
-        find_row: FindRow,
-        find_known_messages: FindKnownMessages,
-        clock: Callable[[], float],
-        display_name: str,
-        slack_ms: int,
-        log: FilteringBoundLogger,
-        during: During,
-        report_failure: ReportFailure,
-        rows: Iterable[OutboxRow] = (),
+        self, services: OutboxServices, thread: ThreadId, budget: Budget, rows: Iterable[OutboxRow] = ()
     ) -> None:
-        self._service = service
+        self._services = services
         self._thread = thread
         self._budget = budget
-        self._user_budget = user_budget
-        self._find_row = find_row
-        self._find_known_messages = find_known_messages
-        self._clock = clock
-        self._display_name = display_name
-        self._slack_ms = slack_ms
-        self._log = log
-        self._during = during
-        self._report_failure = report_failure
         self._rows = list(rows)  # no deque: an empty one costs ten times as much, and most threads have nothing to send
-        self._unproven = {row.key for row in self._rows}
+        # Frozen and never changed in place: all that are empty are one object, and most threads have nothing to send.
+        self._unproven = frozenset(row.key for row in self._rows)
         self._proof_at = anyio.current_time() + PROOF_DELAY_SECONDS if self._rows else 0.0
         self._back_off = BackOff()
         self._partial_tries = 0
         self._sent: dict[ActionKey, MessageId] = {}
-        self._settlements: list[SettleRow | ReplaceRowMessage] = []
-        self._given_up: list[tuple[OutboxRow, str]] = []
+        self._settlements: tuple[SettleRow | ReplaceRowMessage, ...] = ()
+        self._given_up: tuple[tuple[OutboxRow, str], ...] = ()
         self.latest = 0
         self._refused: ActionKey | None = None
         self._is_refusal_accepted = False
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def _service(self) -> ChatService:
+        return self._services.service
+
+    @property
+    def _log(self) -> FilteringBoundLogger:
+        # Bound when it is needed: most threads have nothing to log, and a logger takes 300 bytes.
+        return self._services.log.bind(thread=self._thread) if self._thread else self._services.log
 
     @property
     def oldest_ms(self) -> int | None:
@@ -190,14 +215,14 @@ class Outbox:
         known = self._sent.get(key)
         if known == message.id:
             return []
-        settled = await self._find_row(key)
+        settled = await self._services.find_row(key)
         other = known or (settled.message if settled else None)
         is_known = other is not None
         other = other or next((double for double in sorted(doubles, key=int) if double != message.id), None)
         if other is None or other == message.id or message.deleted_on:
             return []
         younger = max(other, message.id, key=int)
-        if await self._find_row(healing_key(key, younger)) is not None:  # it is being healed already
+        if await self._services.find_row(healing_key(key, younger)) is not None:  # it is being healed already
             return []
         try:
             found = await self._service.get_message(self._thread, other)
@@ -210,11 +235,11 @@ class Outbox:
     def _heal(self, key: ActionKey, seen: ChatMessage, other: ChatMessage) -> list[OutboxRow]:
         healing = heal(key, seen, other, is_edited_soon=self._edits(key))
         self._sent[key] = healing.kept
-        self._settlements.append(ReplaceRowMessage(key, healing.kept))
+        self._settlements += (ReplaceRowMessage(key, healing.kept),)
         self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
         # The creation time matters: rows are pruned by age, and a tombstone of our own making must stay known for as
         # long as a proof read may ask about it. Otherwise it would prove a later reply, which is then never sent.
-        created_ms = int(self._clock() * 1000)
+        created_ms = int(self._services.clock() * 1000)
         return [
             OutboxRow(healing_row_key, self._thread, action, after=seen.version, created_ms=created_ms)
             for healing_row_key, action in healing.actions
@@ -228,9 +253,9 @@ class Outbox:
         """Return the message that was recently sent under this key, if it is remembered."""
         return self._sent.get(key)
 
-    def take_settlements(self) -> list[SettleRow | ReplaceRowMessage]:
+    def take_settlements(self) -> Sequence[SettleRow | ReplaceRowMessage]:
         """Return what was settled since the last call, for the lane's next commit."""
-        taken, self._settlements = self._settlements, []
+        taken, self._settlements = self._settlements, ()
         return taken
 
     def next_failure(self) -> tuple[OutboxRow, str] | None:
@@ -239,14 +264,13 @@ class Outbox:
 
     def drop_failure(self, failure: tuple[OutboxRow, str]) -> None:
         """Forget a failure that was committed together with its dead letter."""
-        if failure in self._given_up:
-            self._given_up.remove(failure)
+        self._given_up = tuple(other for other in self._given_up if other != failure)
 
     def erase(self, user: UserId) -> None:
         """Drop the rows that hold data of a person, as the store did; a request that is under way is not repeated."""
         erased = (erasure.erase(row, user) for row in self._rows)
         self._rows = [row for row in erased if row.status is RowStatus.PENDING]
-        self._given_up = [failure for failure in self._given_up if erasure.erase(failure[0], user) is failure[0]]
+        self._given_up = tuple(failure for failure in self._given_up if erasure.erase(failure[0], user) is failure[0])
         self._unproven &= {row.key for row in self._rows}
         if not self._rows:
             self._end_failure()
@@ -287,7 +311,7 @@ class Outbox:
             if row.key in self._unproven:
                 pause = max(pause, self._proof_at - now)
                 if isinstance(row.action, UpdateTopic):
-                    pause = max(pause, self._user_budget.delay(Operation.GET_THREAD, now))
+                    pause = max(pause, self._services.user_budget.delay(Operation.GET_THREAD, now))
             if pause > 0:
                 return pause
             try:
@@ -296,7 +320,7 @@ class Outbox:
                 else:
                     # Before the request: one of unknown outcome may have been counted by the service.
                     self._budget.spend(operation, now)
-                    with self._during(row):
+                    with self._services.during(row):
                         await self._execute(row)
             except ServiceError as error:
                 self._failed(row, operation, error)
@@ -306,7 +330,7 @@ class Outbox:
         """Read which rows of unknown outcome were done; the others may be tried again."""
         sends = [row for row in self._rows if row.key in self._unproven and isinstance(row.action, SendMessage)]
         if sends:
-            own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
+            own = await read_own(self._service, self._thread, sends, slack_ms=self._services.slack_ms)
             proofs = match_proofs(own, sends, made=await self._known_among(tombstones_without_key(own)))
             for row in sends:
                 if row.key in proofs:
@@ -314,11 +338,13 @@ class Outbox:
                     self._settle(row, RowStatus.DONE, proofs[row.key])
         first = self._rows[0] if self._rows else None
         if first is not None and first.key in self._unproven and isinstance(first.action, UpdateTopic):
-            self._user_budget.spend(Operation.GET_THREAD, anyio.current_time())
+            self._services.user_budget.spend(Operation.GET_THREAD, anyio.current_time())
             try:
                 thread = await self._service.get_thread(self._thread)
             except Throttled as error:
-                self._user_budget.block_throttled(Operation.GET_THREAD, anyio.current_time(), error.retry_after)
+                self._services.user_budget.block_throttled(
+                    Operation.GET_THREAD, anyio.current_time(), error.retry_after
+                )
                 raise
             if thread.topic == first.action.topic:
                 self._settle(first, RowStatus.DONE)
@@ -330,7 +356,7 @@ class Outbox:
         if not messages:
             return frozenset()
         targets = {target for row in self._rows if (target := self._known_target(row)) is not None}
-        return await self._find_known_messages(messages) | targets | frozenset(self._sent.values())
+        return await self._services.find_known_messages(messages) | targets | frozenset(self._sent.values())
 
     def _known_target(self, row: OutboxRow) -> MessageId | None:
         """Return the message that a row deletes, if it is known without asking the store."""
@@ -348,7 +374,7 @@ class Outbox:
                     self._thread,
                     send.content,
                     type=send.type,
-                    display_name=send.display_name or self._display_name,
+                    display_name=send.display_name or self._services.display_name,
                     # The key proves this send after an unclear outcome. No metadata of an author may replace it.
                     metadata={**send.metadata, REPLY_KEY: row.key},
                 )
@@ -397,7 +423,7 @@ class Outbox:
         key = ActionKey(target)
         if key in self._sent:
             return self._sent[key]
-        row = await self._find_row(key)
+        row = await self._services.find_row(key)
         if row is None or row.message is None:
             text = "the message to change was never sent"
             raise Rejected(text)
@@ -414,15 +440,16 @@ class Outbox:
         if message is not None:
             self._sent[row.key] = message
             self._drop_old_sent(int(message) - REMEMBERED_MS)
-        self._settlements.append(SettleRow(row.key, status, message, reason))
+        self._settlements += (SettleRow(row.key, status, message, reason),)
         if status is RowStatus.DONE:
-            self._log.debug("action.done", action=type(row.action).__name__, key=row.key, message=message)
+            log, thread = self._services.log, self._thread
+            log.debug("action.done", thread=thread, action=type(row.action).__name__, key=row.key, message=message)
 
     def _remove(self, row: OutboxRow) -> None:
         """Remove a row that nothing more will be done for, for whatever reason."""
         is_first = bool(self._rows) and self._rows[0].key == row.key
         self._rows = [other for other in self._rows if other.key != row.key]
-        self._unproven.discard(row.key)
+        self._unproven -= {row.key}
         # Only the first row is tried. While it stays, as after a proof read that proves nothing for it, its pauses must
         # go on growing. Once it is gone, what it failed of is no longer true, although perhaps nothing else is sent.
         if is_first:
@@ -430,7 +457,7 @@ class Outbox:
 
     def _end_failure(self) -> None:
         if self._back_off.succeeded():
-            self._report_failure(None)
+            self._services.report_failure(self._thread, None)
 
     def _drop_old_sent(self, before: int) -> None:
         """Drop old message ids, which the store knows as well: every busy thread holds memory for its own."""
@@ -444,7 +471,7 @@ class Outbox:
         message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         if message is not None:
             self._sent[row.key] = message
-        self._given_up.append((replace(row, message=message), reason))
+        self._given_up += ((replace(row, message=message), reason),)
 
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: failed, of unknown outcome, or to be tried later."""
@@ -463,9 +490,9 @@ class Outbox:
         if isinstance(error, Throttled):
             self._budget.block(operation, now + pause)
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._unproven:
-            self._unproven.add(row.key)
+            self._unproven |= {row.key}
             self._proof_at = now + PROOF_DELAY_SECONDS
-        self._report_failure(error)
+        self._services.report_failure(self._thread, error)
 
     def _is_deferred(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
         """Return whether a refusal is no answer about this row, at least not yet.
@@ -475,7 +502,7 @@ class Outbox:
         """
         if not is_refusal(error):  # not from the service: the page of a proxy, or a wrong address
             self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
-            self._report_failure(error)
+            self._services.report_failure(self._thread, error)
             return True
         if self._is_refusal_accepted and self._refused == row.key:
             self._refused, self._is_refusal_accepted = None, False
@@ -483,7 +510,7 @@ class Outbox:
                 return False
             # Only the proof read was refused. The row itself may be done, so it must not become a dead letter.
             self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
-            self._report_failure(error)
+            self._services.report_failure(self._thread, error)
             return True
         self._refused, self._is_refusal_accepted = row.key, False
         raise error

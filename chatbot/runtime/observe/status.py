@@ -351,6 +351,7 @@ def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
         "oldest_unhandled_seconds": _rounded(report.oldest_unhandled),
         "outbox": {"rows": report.outbox, "oldest_seconds": _rounded(report.outbox_age)},
         "quota_left": dict(report.quota_left),
+        "quota_assumed_seconds": round(report.quota_assumed, 1),
         "throttled": sum(count for (_, outcome), count in counts.calls.items() if outcome == "throttled"),
         "handlers": {"most": report.max_handlers, "running": len(report.running), "waiting": report.waiting},
         "running": [

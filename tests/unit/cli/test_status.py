@@ -133,6 +133,32 @@ def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_fir
     assert len(status_lines(status(*bots))) == 4 + 42 + 2
 
 
+def test_a_bot_that_has_just_started_is_not_said_to_have_used_up_what_it_only_assumes() -> None:
+    quota_left = {"list_threads": 0, "list_messages": 44, "write_message": 10}
+    shown = status_lines(status(bot("echo", quota_left=quota_left, quota_assumed_seconds=8.0)))
+
+    assert shown[5:] == [
+        "echo: has just started: for 8s, requests for the list of threads keep to what the process before may have left"
+        " of their quota"
+    ]
+
+
+def test_a_quota_that_is_used_up_later_is_said_to_be() -> None:
+    quota_left = {"list_threads": 0, "list_messages": 44, "write_message": 10}
+    shown = status_lines(status(bot("echo", quota_left=quota_left, quota_assumed_seconds=0.0)))
+
+    assert shown[5:] == ["echo: no quota left right now: list_threads"]
+
+
+def test_how_far_the_list_of_threads_is_read_is_said_until_its_end() -> None:
+    unread, read = ({"thread_list": {"read": 1_200, "is_complete": is_complete}} for is_complete in (False, True))
+
+    assert status_lines(status(bot("echo", **unread)))[5:] == [
+        "echo: is still reading the list of its threads; it has read 1200 so far"
+    ]
+    assert status_lines(status(bot("echo", **read)))[5:] == []
+
+
 def test_what_is_not_ready_is_shown_with_its_reason() -> None:
     shown = status_lines(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
 

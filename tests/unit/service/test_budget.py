@@ -21,6 +21,30 @@ def test_what_fits_the_window_goes_at_once_and_the_next_one_waits() -> None:
     assert budget.delay(Operation.LIST_MESSAGES, 0.0) == 0
 
 
+def test_what_the_process_before_may_have_requested_is_told_from_what_this_one_has() -> None:
+    budget = Budget()
+    assert budget.assumed(0.0) == 0
+
+    budget.assume_previous_process(100.0)
+
+    assert budget.left(Operation.LIST_THREADS, 100.0) == 0
+    assert 10 <= budget.assumed(100.0) < 10.5
+    assert budget.assumed(111.0) == 0
+    assert budget.left(Operation.LIST_THREADS, 111.0) == 50
+
+
+def test_a_budget_whose_requests_have_expired_is_idle() -> None:
+    shared = SharedQuotas()
+    budget = Budget(shared=shared.of(ThreadId("hall")))
+    budget.spend(Operation.LIST_MESSAGES, 0.0)
+    budget.expire(59.0)
+    assert not budget.is_idle
+
+    budget.expire(61.0)
+
+    assert budget.is_idle
+
+
 def test_a_throttled_operation_stays_closed_for_the_time_the_service_said() -> None:
     budget = Budget()
 

@@ -25,6 +25,12 @@ def test_of_a_quota_that_nobody_has_used_nothing_is_said(tmp_path: Path) -> None
     assert told(tmp_path, "quota") == ["echo: no quota is short, and no call was throttled"]
 
 
+def test_a_quota_that_a_bot_only_assumes_to_be_used_is_not_named(tmp_path: Path) -> None:
+    assert told(tmp_path, "quota", quota_left={**PLENTY, "list_threads": 0}, quota_assumed_seconds=8.0) == [
+        "echo: no quota is short, and no call was throttled"
+    ]
+
+
 @pytest.mark.parametrize("label", SERVICE_QUOTAS)
 def test_a_quota_that_is_nearly_used_up_is_named(label: str, tmp_path: Path) -> None:
     assert told(tmp_path, "quota", quota_left={**PLENTY, label: 0}) == [f"echo: quotas are nearly used up: {label}"]
