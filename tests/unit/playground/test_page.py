@@ -53,6 +53,15 @@ async def test_a_page_of_another_site_cannot_open_the_channel(origin: str) -> No
         assert refused.value.status == 403
 
 
+@pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example"])
+async def test_a_page_under_a_name_of_another_site_cannot_open_the_channel(name: str) -> None:
+    async with served() as (client, address):
+        host = f"{name}:{urlsplit(address).port}"  # as after DNS rebinding: both name the other site
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await connected(client, address, {"Host": host, "Origin": f"http://{host}"})
+        assert refused.value.status == 403
+
+
 @pytest.mark.parametrize("first", ['{"token": "wrong"}', '{"token": 7}', "{}", "[]", "nonsense", '{"do": "open"}', ""])
 async def test_without_the_token_nothing_is_told(first: str) -> None:
     async with served() as (client, address):
