@@ -194,7 +194,7 @@ class ClusterMember:
         try:
             self.replicas = max(1, len(await self._store.replicas()))
         except StoreError as error:
-            self._log.debug("replicas.unknown", error=error)
+            self._log.debug("replicas.not_read", error=error)
 
     # ── notes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
