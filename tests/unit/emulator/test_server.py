@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.cli import main
 from chatbot.emulator import DataFileError, Emulator, Faults, PortTakenError, World, persist, serve
 from tests.unit.emulator.asgi import Scene, call
 
@@ -196,7 +197,7 @@ async def test_a_public_host_may_name_the_port_that_a_container_maps() -> None:
         assert running.endpoint == "http://chat.example:8443"
 
 
-def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> None:
+def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = tmp_path / "seed.yaml"
     seed.write_text("people: []")
     for arguments, code, sentence in (
@@ -208,6 +209,13 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
         (["--quirk", "start-time=never"], 2, "quirk start-time cannot be 'never'; it can be: inclusive | exclusive.\n"),
         (["--fault", "*:explode"], 2, "there is no kind 'explode'"),
         (["--access-key", "?"], 2, "the access key is not base64.\n"),
+    ):
+        returned = main(["emulator", *arguments])
+        out, errors = capsys.readouterr()
+        assert (returned, out) == (code, "")
+        assert sentence in errors
+        assert errors.count("\n") == 1
+    for arguments, code, sentence in (
         (["--seed", str(seed)], 78, "The seed cannot be used: unknown key 'people'; a seed has users and threads.\n"),
         (["--data", str(tmp_path)], 69, "The emulator cannot start: "),
     ):

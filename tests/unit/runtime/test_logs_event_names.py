@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3] / "chatbot"
@@ -12,8 +13,13 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 IRREGULAR = {"began", "broken", "cut", "done", "forgotten", "held", "kept", "left", "lost", "read", "sent", "withheld"}
 
 
-def names() -> Iterator[tuple[str, str]]:
+@cache
+def names() -> tuple[tuple[str, str], ...]:
     """Every event that chatbot logs, with the place where it does."""
+    return tuple(logged())
+
+
+def logged() -> Iterator[tuple[str, str]]:
     for file in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
@@ -25,7 +31,7 @@ def names() -> Iterator[tuple[str, str]]:
 
 
 def test_every_event_is_named_by_a_noun_and_a_verb_in_the_past() -> None:
-    found = list(names())
+    found = names()
     wrong = [
         f"{place}: {name}"
         for name, place in found
