@@ -63,6 +63,8 @@ class ThreadWatcher:
         self._scheduler = scheduler
         self._requested = Signal()
         self._polled_ms: int | None = None
+        self._completed_ms: int | None = None
+        self._is_listing_again = False
         self._full_walk: ThreadListWalk | None = None
         self._full_walk_at = 0.0
         self._is_complete = False
@@ -85,6 +87,7 @@ class ThreadWatcher:
             horizon_ms: Service time, epoch ms, up to which everything is settled; None if unknown.
         """
         self._polled_ms, self._is_complete = horizon_ms, horizon_ms is not None
+        self._completed_ms = horizon_ms
         self._full_walk, self.has_walked, self.listed = None, False, 0
         self._started_at = anyio.current_time()
         self._unlisted, self._polled_ahead = None, []
@@ -99,8 +102,10 @@ class ThreadWatcher:
     def list_again(self) -> None:
         """List again what has moved lately: who was told of it may have lost its threads, or not have had them yet."""
         if self._polled_ms is not None:
-            self._polled_ms -= LISTED_AGAIN_MS
+            # However often this is called before the next complete poll, it goes back only once.
+            self._polled_ms = min(self._polled_ms, (self._completed_ms or self._polled_ms) - LISTED_AGAIN_MS)
         self._completed_at = -math.inf
+        self._is_listing_again = True
         self._forwarding.clear()
         self.request_poll()
 
@@ -215,7 +220,7 @@ class ThreadWatcher:
         Only a complete poll moves the horizon. A thread may be listed late, below threads whose news is known, so the
         others only find most news earlier.
         """
-        now = anyio.current_time()
+        now, self._is_listing_again = anyio.current_time(), False
         walk = ThreadListWalk(
             self._context.service, self._context.budget, horizon_ms=horizon_ms, page_size=self._page_size
         )
@@ -229,7 +234,10 @@ class ThreadWatcher:
             items = await walk.read()
             self._process(items, walk)
         # The start of the walk, not its end: changes made during the walk must be read again.
-        self._polled_ms, self._completed_at = walk.begun_ms or self._polled_ms, now
+        self._polled_ms = self._completed_ms = walk.begun_ms or self._polled_ms
+        self._completed_at = now
+        if self._is_listing_again:  # requested while the walk had already passed what is to be listed
+            self.list_again()
 
     def _poll_ahead(self, items: Sequence[ThreadItem], walk: ThreadListWalk) -> None:
         """Poll threads that the next pages of the list would probably show, while the quota delays these pages.

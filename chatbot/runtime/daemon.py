@@ -182,7 +182,7 @@ class Daemon:
     async def _run_from_store(self, connection: Connection) -> None:
         """Open the store, run the bots until they are stopped, and close everything."""
         config = self._config
-        store = open_store(config.store.get_secret_value(), base_dir=config.directory)
+        store = open_store(config.store.get_secret_value(), base_dir=config.directory, is_shared=True)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         bots: list[Bot] = []
         member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
