@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Final
@@ -175,6 +175,9 @@ def _is_phone(value: str) -> bool:
     return has_group and sum(character.isdigit() for character in value) >= _MIN_PHONE_DIGITS
 
 
+MAX_SERIES: Final = 150
+"""Messages of one person in a row in a pytest test; after 200 answers loop protection ends them until a pause."""
+
 PAUSE_MS: Final = 60_000
 """Shorter pauses are left out."""
 
@@ -293,7 +296,7 @@ def as_pytest(script: Script) -> str:
             if name and name not in bots and name not in people:
                 people[name] = f"person_{len(people) + 1}" if not name.isidentifier() else name.lower()
     lines = [f"{variable} = room.user({name!r})" for name, variable in people.items()]
-    lines += [line for step in script.steps if (line := _as_code(step, people)) is not None]
+    lines += [line for step in _with_pauses(script.steps, bots) if (line := _as_code(step, people)) is not None]
     for name in bots:
         replies = [as_written(step.text) for step in script.steps if step.verb is Verb.SAYS and step.who == name]
         lines.append(f"assert [text for who, text in room.said if who == {name!r}] == [")
@@ -305,6 +308,20 @@ def as_pytest(script: Script) -> str:
         + "\n\n\n@pytest.mark.virtual_time\nasync def test_recorded_conversation() -> None:\n"
         + f"    async with chat(bots={{{shown}}}) as room:\n{body}\n"
     )
+
+
+def _with_pauses(steps: Sequence[ScriptStep], bots: Container[str]) -> Iterator[ScriptStep]:
+    """Yield the steps with a pause in long series of one person, which loop protection would take for a bot's."""
+    who, count = "", 0
+    for step in steps:
+        if step.verb is Verb.WAITS or (step.verb is Verb.SAYS and step.who not in bots and step.who != who):
+            count = 0
+        if step.verb is Verb.SAYS and step.who not in bots:
+            who, count = step.who, count + 1
+            if count > MAX_SERIES:
+                yield ScriptStep(Verb.WAITS, duration=timedelta(minutes=1))
+                count = 1
+        yield step
 
 
 def _as_code(step: ScriptStep, people: Mapping[str, str]) -> str | None:

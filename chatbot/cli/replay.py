@@ -228,8 +228,10 @@ def _refused(name: str, found: Iterable[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _differences(thread: str, done: Comparison, names: Mapping[str, str]) -> Iterator[str]:
-    """Yield each differing reply with the person's line before it."""
+    """Yield each differing reply with the line that it answers or, if that is not known, the line before it."""
+    lines = {str(row.ms): row for row in done.rows if isinstance(row, Step)}
     said: Step | None = None
+    shown: Step | None = None
     has_head = False
     for row in done.rows:
         if isinstance(row, Step):
@@ -240,9 +242,10 @@ def _differences(thread: str, done: Comparison, names: Mapping[str, str]) -> Ite
         if not has_head:
             yield f"{thread}: the bots answer differently (- before, + now)"
             has_head = True
-        if said is not None:
-            yield f"  {said.name or said.user}: {said.text}"
-            said = None
+        answered = lines.get(row.answers, said)
+        if answered is not None and answered is not shown and answered.kind is StepKind.SAYS:
+            yield f"  {answered.name or answered.user}: {answered.text}"
+            shown = answered
         yield from (f"- {names.get(row.old.bot, row.old.bot)}: {row.old.text}" for _ in (1,) if row.old is not None)
         yield from (f"+ {names.get(row.new.bot, row.new.bot)}: {row.new.text}" for _ in (1,) if row.new is not None)
 

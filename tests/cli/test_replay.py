@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socketserver
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -148,6 +150,8 @@ def test_what_cannot_be_replayed_is_refused(
 
 
 MIXED = """
+import asyncio
+import os
 import random
 import socket
 from chatbot import Context, Plugin
@@ -177,6 +181,18 @@ async def fetch(ctx: Context) -> str:
     return "connected"
 
 
+@plugin.command("ask")
+async def ask(ctx: Context) -> str:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["ANSWERING_PORT"]))
+    except PermissionError as error:
+        return type(error).__name__
+    writer.write(b"question")
+    answer = await reader.read(100)
+    writer.close()
+    return answer.decode()
+
+
 @plugin.message()
 async def echo(ctx: Context) -> str:
     return f"{ctx.text}!"
@@ -192,21 +208,42 @@ Ann: /words
 Bo: red green blue yellow black white pink gray
 Ann: /fetch
 Bo: {}
+Ann: /ask
+Bo: {}
 """
 
 
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server on loopback that answers, after a moment of real time."""
+
+    class Answering(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(100)
+            threading.Event().wait(0.2)
+            self.request.sendall(b"answer")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
+        monkeypatch.setenv("ANSWERING_PORT", str(server.server_address[1]))
+        threading.Thread(target=server.serve_forever).start()
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("answering")
 def test_what_is_not_repeatable_is_no_difference_and_the_network_is_refused(replay: Replay, tmp_path: Path) -> None:
     (tmp_path / "played" / "mixed.py").write_text(MIXED)
 
-    refused = replay(MIXED_TALK.format("NetworkRefused"))
-    allowed = replay(MIXED_TALK.format("nobody listens"), "--allow-network")
+    refused = replay(MIXED_TALK.format("NetworkRefused", "NetworkRefused"))
+    allowed = replay(MIXED_TALK.format("nobody listens", "answer"), "--allow-network")
 
     assert (refused.code, allowed.code) == (0, 0)
-    dice, words, network, summary = refused.out.splitlines()
-    assert dice.startswith("talk.chat:6: not repeatable (random numbers, read at played/mixed.py:12): Bo: You rolled ")
+    dice, words, network, asked, summary = refused.out.splitlines()
+    assert dice.startswith("talk.chat:6: not repeatable (random numbers, read at played/mixed.py:14): Bo: You rolled ")
     assert words.startswith("talk.chat:8: not repeatable (two runs of this code differ): Bo: ")
-    assert network == "talk.chat: played/mixed.py:23 may not look up 127.0.0.1; --allow-network allows it"
-    assert summary == "talk.chat: 4 replies, no differences, 2 not repeatable"
+    assert network == "talk.chat: played/mixed.py:25 may not look up 127.0.0.1; --allow-network allows it"
+    assert asked.startswith("talk.chat: played/mixed.py:36 may not connect to 127.0.0.1:")
+    assert summary == "talk.chat: 5 replies, no differences, 2 not repeatable"
     assert "may not" not in allowed.out
 
 

@@ -1,8 +1,8 @@
 """Compare the recorded answers of bots with those of a replay. Pure.
 
-Replies are compared in pairs: an old and a new one with the same key, else those that come at the same place of the
-same gap between two lines of people. What differs between the two runs of a replay, or was made from the clock or from
-random numbers, is not repeatable; it is not counted as a difference.
+Replies are compared in pairs: an old and a new one with the same key. Where the keys are others, because a handler was
+renamed, equal texts in order are pairs, and what lies between them. What differs between the two runs of a replay, or
+was made from the clock or from random numbers, is not repeatable; it is not counted as a difference.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class Pair:
         new: of the first run.
         mark: how they compare.
         reasons: why the reply is not repeatable: what its handler reads, and where.
+        answers: the id of the message that it answers; empty if that is not known.
     """
 
     old: Reply | None
     new: Reply | None
     mark: Mark
     reasons: tuple[str, ...] = ()
+    answers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,22 @@ class _Result:
         self.replies = [Reply(**reply) for reply in result["replies"]]
         self.stories: list[Json] = result["stories"]
         self._unrepeatable = [story for story in self.stories if "unrepeatable" in story]
+        self._messages = {
+            step["key"]: story.get("message", "")
+            for story in self.stories
+            for step in story["steps"]
+            if step["kind"] == "action"
+        }
         self._by_key = {
             step["key"]: _reasons(story["unrepeatable"])
             for story in self._unrepeatable
             for step in story["steps"]
             if step["kind"] == "action"
         }
+
+    def message_of(self, key: str | None) -> str:
+        """Return the id of the message that the reply with a key answers."""
+        return self._messages.get(key, "") if key else ""
 
     def reasons_of(self, key: str | None) -> tuple[str, ...]:
         """Return why the reply with a key is not repeatable."""
@@ -132,7 +144,8 @@ def compare(recording: Recording, results: Sequence[Json]) -> Comparison:
             pairs.append(Pair(old, None, Mark.MISSING if is_stable else Mark.NOT_REPEATABLE, reasons))
             continue
         reasons = first.reasons_of(new.key)
-        pairs.append(_judge(old, new, others.get(new.id), reasons))
+        judged = _judge(old, new, others.get(new.id), reasons)
+        pairs.append(replace(judged, answers=first.message_of(new.key)))
     pairs += [
         Pair(None, new, Mark.NOT_REPEATABLE, second.reasons_of(new.key))
         for new in unmatched
@@ -172,32 +185,34 @@ def _reasons_of_absence(
 def _pairs(
     olds: Sequence[Reply], news: Sequence[Reply], times: Sequence[int]
 ) -> list[tuple[Reply | None, Reply | None]]:
-    """Pair the replies of two runs: by key, else in their order within the same gap between lines of people."""
+    """Pair the replies of two runs: by key; else, for each bot, equal texts in order, and what lies between them."""
     by_key = {reply.key: reply for reply in news if reply.key is not None}
     partner = {old.id: by_key[old.key] for old in olds if old.key is not None and old.key in by_key}
-    taken = {id(new) for new in partner.values()}
-    rest: dict[tuple[str, int], list[Reply]] = {}
-    for new in news:
-        if id(new) not in taken:
-            rest.setdefault((new.bot, bisect_right(times, new.id)), []).append(new)
-    gaps: dict[tuple[str, int], list[Reply]] = {}
-    for old in olds:
-        if old.id not in partner:
-            gaps.setdefault((old.bot, bisect_right(times, old.id)), []).append(old)
-    for gap, missing in gaps.items():
-        for old, new in _in_order(missing, rest.get(gap, ())):
+    taken = {new.id for new in partner.values()}
+    for bot in dict.fromkeys(old.bot for old in olds):
+        rest = [old for old in olds if old.bot == bot and old.id not in partner]
+        left = [new for new in news if new.bot == bot and new.id not in taken]
+        for old, new in _in_order(rest, left, times):
             partner[old.id] = new
-            taken.add(id(new))
+            taken.add(new.id)
     found: list[tuple[Reply | None, Reply | None]] = [(old, partner.get(old.id)) for old in olds]
-    return [*found, *((None, new) for new in news if id(new) not in taken)]
+    return [*found, *((None, new) for new in news if new.id not in taken)]
 
 
-def _in_order(olds: Sequence[Reply], news: Sequence[Reply]) -> Iterator[tuple[Reply, Reply]]:
-    """Yield pairs: equal ones, and those between them in their order."""
+def _in_order(olds: Sequence[Reply], news: Sequence[Reply], times: Sequence[int]) -> Iterator[tuple[Reply, Reply]]:
+    """Yield pairs of equal texts; between them, as many as before are pairs, others only between the same lines."""
     matcher = SequenceMatcher(None, [one.text for one in olds], [one.text for one in news], autojunk=False)
     for tag, first, last, begin, end in matcher.get_opcodes():
-        if tag in ("equal", "replace"):
-            yield from zip(olds[first:last], news[begin:end], strict=False)
+        before, after = olds[first:last], news[begin:end]
+        if tag == "equal" or len(before) == len(after):
+            yield from zip(before, after, strict=True)
+            continue
+        gaps: dict[int, list[Reply]] = {}
+        for new in after:
+            gaps.setdefault(bisect_right(times, new.id), []).append(new)
+        for old in before:
+            if same := gaps.get(bisect_right(times, old.id)):
+                yield old, same.pop(0)
 
 
 def _rows(steps: Sequence[Step], pairs: Sequence[Pair]) -> Iterator[Step | Pair]:

@@ -148,8 +148,11 @@ class RecordedProcess(BotProcess):
         known = [bot for bot in recording.bots if bot.name in self._config.bots]
         for bot in known:
             await self.store.commit(bot.user, [SaveBot(BotRecord(bot.name, recording.resource, bot.user, first_ms))])
+            # As if they were new: otherwise a replay that is longer than the retention would prune them.
             results = [
-                SaveResult(key, text, first_ms) for (user, key), text in recording.results.items() if user == bot.user
+                SaveResult(key, text, recording.end_ms)
+                for (user, key), text in recording.results.items()
+                if user == bot.user
             ]
             if results:
                 await self.store.commit(bot.user, results)
@@ -219,7 +222,8 @@ class RecordingPlayer:
         self._stage = Stage(Emulator(self._world, clock=clock, quotas=False))
         self.stories = Stories()
         self.process = RecordedProcess(self._stage, MemoryStore(), recording, config, plugins, self.stories)
-        self.problems: list[str] = []
+        gone = [bot.name for bot in recording.bots if bot.name not in config.bots]
+        self.problems = [f"{config.path}: there is no bot {name!r} any more, so it does not answer" for name in gone]
 
     async def play(self) -> None:
         """Let people do again what they did, at the times at which they did it."""

@@ -3,8 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.recording import record_steps, without_controls
+from chatbot.cli.recording import as_pytest, record_steps, without_controls
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, UserId
+from chatbot.testing.chat_files.script import Role, Script, ScriptStep, Verb
 
 ECHO, HELP = UserId("8:acs:echo"), UserId("8:acs:help")
 MARIA, TIM = UserId("8:acs:maria"), UserId("8:acs:tim")
@@ -88,3 +89,15 @@ def test_no_control_character_and_no_half_pair_is_in_a_recording() -> None:
     assert {character for character in text if not character.isprintable()} == {"\t", "\n"}
     assert "\nx\nyz\ufffd" in text
     assert text.encode()
+
+
+def test_a_long_series_of_one_person_gets_pauses_in_a_pytest_test() -> None:
+    lines = [ScriptStep(Verb.SAYS, "Ann", f"line {number}") for number in range(500)]
+    answers = [ScriptStep(Verb.SAYS, "Bo", "ok") for _ in lines]
+    steps = tuple(step for pair in zip(lines, answers, strict=True) for step in pair)
+
+    text = as_pytest(Script("", (Role("Bo", ("plugins.bo",)),), steps, has_loose_order=True))
+
+    series = [part.count("await ann.says(") for part in text.split("await room.advance(minutes=1)")]
+    assert sum(series) == 500
+    assert max(series) < 200
