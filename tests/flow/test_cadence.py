@@ -12,9 +12,10 @@ import pytest
 import structlog
 
 from chatbot import Context, MessageEdited, Plugin
-from chatbot.bot import BotSettings
+from chatbot.bot import BotSettings, discovery
 from chatbot.bot.status import report
 from chatbot.emulator import Call, Faults, Quirks, World
+from chatbot.emulator.cursors import parse_thread_cursor
 from chatbot.model import ThreadId
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import Room, chat
@@ -315,4 +316,28 @@ async def test_a_read_of_the_whole_list_does_not_delay_what_its_top_shows() -> N
         tops = [call.at for call in calls if call.target.startswith("/chat/threads?maxPageSize=")]
         assert len(calls) - len(tops) >= 5, "the whole list is being read"
         assert max(after - before for before, after in itertools.pairwise(tops)) < 1500
+        assert not refused(room)
+
+
+async def test_reads_of_the_whole_list_never_overlap_though_they_take_longer_than_their_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(discovery, "FULL_WALK_SECONDS", 2.0)
+    world = World(seed=0, quirks=Quirks(phantom_threads=95))
+    async with chat(plugin, settings=ON_DEMAND, world=world) as room:
+        await room.kill()
+        for _ in range(12):  # with what is hidden between them, a list of about 12 pages
+            new_threads(room, 1)
+            await anyio.sleep(0.2)  # links to pages name the milliseconds of their threads
+        await room.start()
+        await room.advance(seconds=5)
+        begun = room.stage.clock()
+        await room.advance(seconds=40)
+
+        calls = calls_of(room, "list_threads", begun)
+        states = [parse_qs(urlsplit(call.target).query).get("syncState") for call in calls]
+        places = [parse_thread_cursor(state[0])[0] for state in states if state is not None]
+        ends = [before for before, after in itertools.pairwise(places) if after >= before]
+        assert len(ends) >= 3, "read again and again"
+        assert set(ends) == {min(places)}, "a read begins when the one before has reached the end"
         assert not refused(room)
