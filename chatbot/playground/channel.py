@@ -37,7 +37,7 @@ from chatbot.playground.emulator_client import (
     place,
 )
 from chatbot.playground.forks import Forks, Replay
-from chatbot.playground.thread_views import Json, ThreadView, ThreadViews, shown, with_images
+from chatbot.playground.thread_views import Json, ThreadView, ThreadViews, attempts_of, shown, with_images
 from chatbot.worker_threads import run_in_thread
 
 MAX_WAITING: Final = 2_000
@@ -47,9 +47,6 @@ PUSH_SECONDS: Final = 0.05
 """How long changes are collected before they are pushed."""
 
 BOTS_SECONDS: Final = 1.0
-
-TIMELINE_MS: Final = 120_000
-"""How far back the timeline of a bot goes."""
 
 MAX_UPLOAD: Final = 28 * 1024 * 1024
 """Characters of base64 in an image that a page uploads: 20 MB, as much as the emulator takes."""
@@ -269,7 +266,7 @@ class Playground:
             "lanes": self.bots.lanes(),
             "entries": state["entries"],
             "letters": letters["letters"],
-            "runs": [] if self.stories is None else _runs(self.stories.all(), time.time() * 1000),
+            "runs": [] if self.stories is None else attempts_of(self.stories.all(), time.time() * 1000),
         }
 
     async def tell_all(self) -> None:
@@ -639,20 +636,3 @@ class PageSession:
         if self._playground.bots is None:
             raise Refused(_NO_BOTS)
         return await self._playground.bots.answer(question)
-
-
-def _runs(stories: list[Json], now: float) -> list[Json]:
-    """Return the attempts of the last minutes, for the timeline; an attempt without `seconds` still runs."""
-    runs: list[Json] = []
-    for story in stories:
-        run: Json = {}
-        for step in story["steps"]:
-            if step["kind"] == "attempt":
-                run = {key: story.get(key) for key in ("id", "bot", "thread", "message", "event", "handler")}
-                run |= {"text": story.get("text", "")[:80], "seconds": step.get("seconds"), "failed": False}
-                run["ago_ms"] = round(now - story["began_ms"] - step["at"])
-                if run["ago_ms"] < TIMELINE_MS:
-                    runs.append(run)
-            elif step["kind"] == "handler" and step.get("error"):
-                run["failed"] = True
-    return runs

@@ -19,6 +19,9 @@ PREVIEW: Final = 120
 PAGE: Final = 400
 """Messages in one frame."""
 
+TIMELINE_MS: Final = 120_000
+"""How far back the timeline of a bot goes."""
+
 _TAGS: Final = {
     "a", "b", "blockquote", "br", "code", "del", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "ins",
     "li", "ol", "p", "pre", "s", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "u", "ul",
@@ -178,3 +181,20 @@ def _plain(message: Json) -> str:
     if message["type"] == "html":
         text = html.unescape(nh3.clean(text, tags=set()))
     return " ".join(text.split()) or ", ".join(one["name"] or one["type"] for one in message.get("attachments", ()))
+
+
+def attempts_of(stories: list[Json], now: float) -> list[Json]:
+    """Return the attempts of the last minutes, for the timeline; an attempt without `seconds` still runs."""
+    runs: list[Json] = []
+    for story in stories:
+        run: Json = {}
+        for step in story["steps"]:
+            if step["kind"] == "attempt":
+                run = {key: story.get(key) for key in ("id", "bot", "thread", "message", "event", "handler")}
+                run |= {"text": story.get("text", "")[:80], "seconds": step.get("seconds"), "failed": False}
+                run["ago_ms"] = round(now - story["began_ms"] - step["at"])
+                if run["ago_ms"] < TIMELINE_MS:
+                    runs.append(run)
+            elif step["kind"] == "handler" and step.get("error"):
+                run["failed"] = True
+    return runs

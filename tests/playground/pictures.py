@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.playground.test_playground import Daemon, begin, bots_in, page_of, said, say, story_of
+from tests.support.playground import Daemon, begin, bots_in, page_of, said, say, story_of
 
 ASSETS = Path(__file__).parents[2] / "docs" / "assets"
 DESKTOP = {"width": 1240, "height": 780}

@@ -242,3 +242,10 @@ def until(page: Any, condition: str) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail(f"this has not come: {condition}")
+
+
+def story_of(page: Any, text: str) -> Any:
+    """Open the story of a message, and return the inspector."""
+    said(page, text).click()
+    page.get_by_role("tab", name="Story").click()
+    return page.get_by_role("complementary", name="Inspector")
