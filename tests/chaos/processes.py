@@ -43,7 +43,7 @@ bots:
   echo:
     plugins: [checkable]
     poll: {{interval: {interval}, idle: {idle}}}
-    apology: "off"
+    apology: "off"{user}
 log: {{format: json, level: info}}
 """
 
@@ -183,6 +183,7 @@ class Daemon:
         loop: str | None = None,
         has_status_server: bool = False,
         store: str = "sqlite:///chatbot.db",
+        user: str | None = None,
     ) -> Daemon:
         """Write what it runs: a bot with the `checkable` plugin.
 
@@ -195,9 +196,11 @@ class Daemon:
             loop: the event loop to run on, `asyncio` or `uvloop`.
             has_status_server: whether it serves /healthz and /status.
             store: the URL of the store.
+            user: the bot's user; None lets the first process create one.
         """
         port = _free_port() if has_status_server else None
-        text = BOTS_YAML.format(service=service, store=store, interval=interval, idle=idle, drain=drain)
+        own = f"\n    user: {user}" if user else ""
+        text = BOTS_YAML.format(service=service, store=store, interval=interval, idle=idle, drain=drain, user=own)
         text += STATUS_YAML.format(port=port) if port else ""
         (directory / "bots.yaml").write_text(text)
         shutil.copy(PLUGIN, directory)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TypeVar
+
+P = TypeVar("P", bound="Proxy")
 
 
 class Proxy:
@@ -25,6 +28,9 @@ class Proxy:
         self._server_port = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
+
+    def noted(self, data: bytes) -> None:
+        """For proxies that look at what the client sends."""
 
     def cut(self) -> None:
         """Reset all connections."""
@@ -52,11 +58,12 @@ class Proxy:
                 for end in both:
                     end.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, state: dict) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, state: dict[str, str]) -> None:
         while data := await reader.read(65536):
             while self.is_silent:  # noqa: ASYNC110 the test says when
                 await asyncio.sleep(0.05)
             if who == "client":
+                self.noted(data)
                 self.round_trips += state["spoke"] == "server"
                 if self.cuts_answer_to is not None and self.cuts_answer_to in data:
                     self.cuts_answer_to, state["doomed"] = None, "yes"
@@ -75,8 +82,8 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(port: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(port)
+async def served(proxy: P) -> AsyncIterator[P]:
+    """Serve a proxy until the block ends."""
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
@@ -84,3 +91,7 @@ async def proxied(port: int) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         await proxy.close()
+
+
+def proxied(port: int) -> AbstractAsyncContextManager[Proxy]:
+    return served(Proxy(port))

@@ -1,7 +1,9 @@
 """`python -m tests.soak`: kill a real daemon for some minutes, under load and faults, and count what came of it.
 
 `--seeds 10 --loops asyncio,uvloop` runs it with ten dice on each event loop, and again with those that have found
-something before. Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0:
+something before. `--replicas 4` runs several daemons on one PostgreSQL: a server of its own, which is restarted too, or
+the one of `--store`. They are killed, paused for longer than their shards are kept for them, and cut off from the store
+or the service. Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0:
 nothing was lost, doubled or out of order; 1: something was, and the directory with log, store and threads is kept.
 """
 
@@ -14,6 +16,8 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +26,13 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from chatbot.model import UserId
 from chatbot.runtime import event_loop
-from tests.chaos.processes import Daemon, running_service
+from tests.chaos.processes import Daemon, Service, running_service
 from tests.soak.memory import MemoryRecord
+from tests.soak.replicas import ReplicaSoak, describe, set_up
 from tests.soak.soak import SETTLE_SECONDS, STALE_SECONDS, Findings, Plan, Soak, size_of
+from tests.support.postgres import running_server
 
 PAST: Final = (("uvloop", 1),)
 """Event loops and seeds that have found something before, for `--seeds` and `--past`:
@@ -90,6 +97,10 @@ def _arguments() -> argparse.Namespace:
         default=[event_loop.chosen(os.environ)],
         help="asyncio, uvloop, or both with a comma between them (%(default)s)",
     )
+    parser.add_argument("--replicas", type=int, default=1, help="daemons that share a PostgreSQL (%(default)s)")
+    parser.add_argument(
+        "--store", help="postgresql:// URL for --replicas; its schema must be empty. By default a server is started"
+    )
     parser.add_argument("--data", action="store_true", help="also let the emulator keep its state in a file")
     parser.add_argument(
         "--quirk",
@@ -98,21 +109,22 @@ def _arguments() -> argparse.Namespace:
         help="NAME=VALUE: how the emulator reads what is unknown of the service; `chatbot emulator --list-quirks`",
     )
     parser.add_argument("--keep", action="store_true", help="keep log, store and threads of a clean run as well")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.store and options.replicas < 2:
+        parser.error("--store is for --replicas 2 or more")
+    return options
 
 
 async def _soak(plan: Plan, options: argparse.Namespace, loop: str, directory: Path) -> bool:
     begun = anyio.current_time()
     data = directory / "emulator.db" if options.data else None
     findings: Findings | None = None
-    async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
-        daemon = Daemon.set_up(
-            directory, service.connection_string, interval="2s", idle="10s", loop=loop, has_status_server=True
-        )
-        soak = Soak(plan, service, daemon)
+    async with AsyncExitStack() as exits:
+        service = await exits.enter_async_context(running_service(seed=plan.seed, data=data, quirks=options.quirk))
+        soak = await exits.enter_async_context(_prepared(plan, options, loop, directory, service))
         async with anyio.create_task_group() as group:
             group.start_soon(_end_when_asked, group.cancel_scope)
-            group.start_soon(_show_progress, soak, daemon, begun)
+            group.start_soon(_show_progress, soak, begun)
             with anyio.move_on_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
                 findings = await soak.run()
             if findings is None or options.keep or not findings.is_clean:
@@ -121,8 +133,30 @@ async def _soak(plan: Plan, options: argparse.Namespace, loop: str, directory: P
     if findings is None:
         print("ended before it was done", file=sys.stderr)
         return False
-    _report(plan, findings, daemon, soak.kills, anyio.current_time() - begun)
+    _report(soak, findings, loop, anyio.current_time() - begun)
     return findings.is_clean
+
+
+@asynccontextmanager
+async def _prepared(
+    plan: Plan, options: argparse.Namespace, loop: str, directory: Path, service: Service
+) -> AsyncIterator[Soak]:
+    """Prepare one daemon with a status server, or several that share a store."""
+    if options.replicas == 1:
+        daemon = Daemon.set_up(
+            directory, service.connection_string, interval="2s", idle="10s", loop=loop, has_status_server=True
+        )
+        yield Soak(plan, service, daemon)
+        return
+
+    def configure(here: Path, connection_string: str, store: str, user: UserId) -> Daemon:
+        return Daemon.set_up(here, connection_string, interval="1s", idle="30s", loop=loop, store=store, user=user)
+
+    with ExitStack() as exits:
+        server = None if options.store else exits.enter_context(running_server())
+        url = options.store if server is None else server.url
+        async with set_up(options.replicas, directory, service, url, configure) as replicas:
+            yield ReplicaSoak(plan, service, replicas, url, server)
 
 
 async def _end_when_asked(everything: anyio.CancelScope) -> None:
@@ -132,19 +166,19 @@ async def _end_when_asked(everything: anyio.CancelScope) -> None:
         everything.cancel()
 
 
-async def _show_progress(soak: Soak, daemon: Daemon, begun: float) -> None:
+async def _show_progress(soak: Soak, begun: float) -> None:
     while True:
         await anyio.sleep(PROGRESS_SECONDS * max(1.0, len(soak.people) / 250))
         seen = await soak.judge()
         print(
             f"{anyio.current_time() - begun:4.0f} s: {seen.sent} sent, {seen.visible} replies, {seen.missing} missing, "
-            f"{seen.doubled} double at the moment, {soak.kills} kills, {daemon.memory:.0f} MiB",
+            f"{seen.doubled} double at the moment, {soak.kills} kills, {soak.memory:.0f} MiB",
             flush=True,
         )
 
 
-def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds: float) -> None:
-    seen = findings.verdict
+def _report(soak: Soak, findings: Findings, loop: str, seconds: float) -> None:
+    seen, plan = findings.verdict, soak.plan
     rows: list[tuple[str, object]] = [
         ("threads, each with a person", plan.threads),
         ("messages sent", seen.sent),
@@ -159,25 +193,25 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("buried by bad luck, revived by command", findings.revived),
         ("dead letters: deserved", findings.dead),
         ("dead letters: undeserved, missing", f"{findings.buried_alive}, {findings.forgotten}"),
-        ("sends found done by reading", daemon.said["send.confirmed_by_reading"]),
-        ("doubles healed on the way", daemon.said["double.healed"]),
-        ("kills -9", kills),
-        ("deaths by a handler", daemon.codes.count(9)),
+        ("sends found done by reading", soak.said("send.confirmed_by_reading")),
+        ("doubles healed on the way", soak.said("double.healed")),
+        ("kills -9", soak.kills),
+        ("deaths by a handler", soak.codes.count(9)),
         ("stops asked for, the last one included", findings.terms + 1),
         ("exit code of the last one", findings.exit_code),
-        ("processes that could not start, or stopped uncleanly", sum(code not in (0, 9, -9) for code in daemon.codes)),
-        ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.crashed']}"),
+        ("processes that could not start, or stopped uncleanly", sum(code not in (0, 9, -9) for code in soak.codes)),
+        ("turns that failed unforeseen, bots that died", f"{soak.said('turn.failed')}, {soak.said('bot.crashed')}"),
         ("asked for its health, degraded, wrong answers", _health(findings)),
         ("daemon's memory: first, last begun, last ended", _mib(findings.memory)),
         (f"its memory, by minutes, with {plan.threads} threads", _mib(findings.memory_over_time.by_minute)),
         ("later half in relation to the earlier one", _growth(findings.memory_over_time)),
-        ("store's size", _mib([size_of(daemon.store)])),
+        *_of_replicas(soak),
         ("emulator's memory, which keeps all: start, end", _mib(findings.service_memory)),
         ("sends people were in doubt of", findings.doubts),
         ("seconds", round(seconds)),
     ]
     table = Table(
-        title=f"soak, seed {plan.seed}, {daemon.loop}: {'clean' if findings.is_clean else 'NOT CLEAN'}",
+        title=f"soak, seed {plan.seed}, {loop}: {'clean' if findings.is_clean else 'NOT CLEAN'}",
         show_header=False,
     )
     for name, value in rows:
@@ -185,6 +219,21 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
     Console().print(table)
     for sentence in findings.health.wrong[:SHOWN_WRONG]:
         print(sentence)
+
+
+def _of_replicas(soak: Soak) -> list[tuple[str, object]]:
+    """Return what is reported of one daemon's store, or of several replicas."""
+    if not isinstance(soak, ReplicaSoak):
+        return [("store's size", _mib([size_of(soak.store)]))]
+    takeovers = soak.takeovers
+    return [
+        ("done to replicas", ", ".join(f"{way}: {count}" for way, count in sorted(soak.disturbances.items()))),
+        ("a replica's kill to the first poll by another: median, 95 %, longest", describe(takeovers.kills)),
+        ("the same for each of its threads", describe(takeovers.threads)),
+        ("a pause or partition to the first poll by another", describe(takeovers.pauses)),
+        ("a join to its share of the shards", describe(takeovers.joins)),
+        ("a shard without owner", describe(takeovers.shards)),
+    ]
 
 
 def _health(findings: Findings) -> str:

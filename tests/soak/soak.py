@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from chatbot.errors import StateError
 from chatbot.events import MessageEvent
-from chatbot.model import UserId
-from chatbot.stores import SqliteStore
+from chatbot.model import ThreadId, UserId
+from chatbot.stores.url import open_between_runs
 from tests.chaos.processes import Daemon, Service
 from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
@@ -146,7 +147,7 @@ class Soak:
         self.findings = Findings()
         self.kills = 0
         self.people: list[Person] = []
-        self._plan = plan
+        self.plan = plan
         self._service = service
         self._daemon = daemon
         self._bot = UserId("")
@@ -157,42 +158,94 @@ class Soak:
     async def run(self) -> Findings:
         """Do it all; returns when everything has settled, or does not settle."""
         async with self._service.resource() as resource, anyio.create_task_group() as group:
-            group.start_soon(self._daemon.keep_running)
-            await self._daemon.ready()
+            await self.start(group)
             self._bot = UserId(self._daemon.user)
             self.findings.service_memory.append(self._service.memory)
             await self._service.put_faults([*FAULTS, STALE_REPLIES.format(bot=self._bot)])
-            asks = HOSTILE_ASKS if self._plan.is_hostile else ASKS
+            asks = HOSTILE_ASKS if self.plan.is_hostile else ASKS
             self.people = [
-                Person(resource, random.Random(f"{self._plan.seed} {number}"), self._plan.pause, asks)
-                for number in range(self._plan.threads)
+                Person(resource, random.Random(f"{self.plan.seed} {number}"), self.plan.pause, asks)
+                for number in range(self.plan.threads)
             ]
             watch = HealthWatch(self._daemon)
             self.findings.health = watch.record
             async with anyio.create_task_group() as beside:
-                beside.start_soon(watch.run)
+                if self._daemon.port is not None:
+                    beside.start_soon(watch.run)
                 beside.start_soon(self._sample_memory)
                 await self._talk_and_kill()
                 self.findings.memory_over_time.silent_at = anyio.current_time()
                 await self._settle()
                 beside.cancel_scope.cancel()
-            self.findings.exit_code = await self._daemon.stop()
+            self.findings.exit_code = await self.stop()
+            group.cancel_scope.cancel()
         await self._examine()
         return self.findings
+
+    # ── who is tried ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, group: TaskGroup) -> None:
+        """Keep running who is tried; returns when all bots run."""
+        group.start_soon(self._daemon.keep_running)
+        await self.all_ready()
+
+    async def all_ready(self) -> None:
+        """Wait until the bots run."""
+        await self._daemon.ready()
+
+    async def stop(self) -> int:
+        """Ask who is tried to end, for good; returns the exit code."""
+        return await self._daemon.stop()
+
+    async def kill_until(self, end: float) -> None:
+        """Kill at random moments, so many times; now and then ask to stop instead."""
+        while self.kills < self.plan.kills:
+            gap = max(0.2, (end - anyio.current_time()) / (self.plan.kills - self.kills))
+            await anyio.sleep(self._dice.uniform(0, 2 * gap))
+            if self._dice.random() < RUNNING_SHARE:  # on a busy machine none would get past its start otherwise
+                await self._daemon.ready()
+            if self._dice.random() < 0.1:
+                self.findings.terms += self._daemon.terminate()
+            else:
+                self.kills += self._daemon.kill()
+        await self._daemon.ready()
+
+    @property
+    def memory(self) -> float:
+        """What the running process holds at the moment, in MiB."""
+        return self._daemon.memory
+
+    async def revive(self) -> list[ThreadId]:
+        """See `revive_unlucky`."""
+        return await revive_unlucky(self._daemon)
+
+    def said(self, event: str) -> int:
+        """Return how often a log event was said."""
+        return self._daemon.said[event]
+
+    @property
+    def store(self) -> Path:
+        """The file of the store."""
+        return self._daemon.store
+
+    @property
+    def codes(self) -> list[int]:
+        """The exit codes of all processes that have ended."""
+        return self._daemon.codes
 
     # ── people and kills ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _talk_and_kill(self) -> None:
-        end = anyio.current_time() + self._plan.seconds
+        end = anyio.current_time() + self.plan.seconds
         async with anyio.create_task_group() as group:
-            group.start_soon(self._kill, anyio.current_time() + self._plan.seconds * KILLING_SHARE)
+            group.start_soon(self._kill, anyio.current_time() + self.plan.seconds * KILLING_SHARE)
             for person in self.people:
                 group.start_soon(self._live, person, end)
 
     async def _sample_memory(self) -> None:
         record = self.findings.memory_over_time
         while True:
-            if record.settled_at is None and len(self.people) == self._plan.threads == self._arrived:
+            if record.settled_at is None and len(self.people) == self.plan.threads == self._arrived:
                 record.settled_at = anyio.current_time()
             if self._daemon.pid is not None:
                 record.note(self._daemon.pid, anyio.current_time(), self._daemon.memory)
@@ -201,7 +254,7 @@ class Soak:
     async def _live(self, person: Person, end: float) -> None:
         """A person's time; some come while the bot is being killed already."""
         number = self.people.index(person)
-        await anyio.sleep(self._plan.seconds * KILLING_SHARE / 2 * number / len(self.people))
+        await anyio.sleep(self.plan.seconds * KILLING_SHARE / 2 * number / len(self.people))
         thread = await person.come(self._bot)
         self._arrived += 1
         if self._is_late(number):
@@ -216,39 +269,29 @@ class Soak:
         return number % every == every - 1
 
     async def _kill(self, end: float) -> None:
-        """Kill at random moments, so many times; now and then ask to stop instead."""
-        self.findings.memory.append(self._daemon.memory)
-        while self.kills < self._plan.kills:
-            gap = max(0.2, (end - anyio.current_time()) / (self._plan.kills - self.kills))
-            await anyio.sleep(self._dice.uniform(0, 2 * gap))
-            if self._dice.random() < RUNNING_SHARE:  # on a busy machine none would get past its start otherwise
-                await self._daemon.ready()
-            if self._dice.random() < 0.1:
-                self.findings.terms += self._daemon.terminate()
-            else:
-                self.kills += self._daemon.kill()
-        await self._daemon.ready()
+        self.findings.memory.append(self.memory)
+        await self.kill_until(end)
         await anyio.sleep(CATCH_UP_SECONDS)
-        self.findings.memory.append(self._daemon.memory)
+        self.findings.memory.append(self.memory)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _settle(self) -> None:
         """Wait until all is done, then see whether it stays so."""
-        await self._daemon.ready()
+        await self.all_ready()
         await anyio.sleep(STALE_SECONDS)  # what was running at three kills is buried at the first look
         await self._revive_unlucky()
         await self._become_clean(SETTLE_SECONDS)
         await anyio.sleep(STALE_SECONDS)
         await self._become_clean(SETTLE_SECONDS / 3)  # what became visible only now is to be healed
-        self.findings.memory.append(self._daemon.memory)
+        self.findings.memory.append(self.memory)
 
     async def _revive_unlucky(self) -> None:
         """Retry dead letters, by the next process if need be: a handler that kills may end the one that is asked."""
         while True:
-            await self._daemon.ready()
+            await self.all_ready()
             try:
-                threads = await revive_unlucky(self._daemon)
+                threads = await self.revive()
             except StateError:
                 await anyio.sleep(LOOK_SECONDS)
                 continue
@@ -299,7 +342,9 @@ class Soak:
         await anyio.Path(file).write_text(json.dumps(dict(ordered), indent=1))
 
     async def _buried(self) -> set[tuple[str, int]]:
-        async with SqliteStore(self._daemon.store) as store:
+        store = open_between_runs(self._daemon.store_url, base_dir=self._daemon.directory)
+        assert store is not None
+        async with store:
             dead_letters = await store.dead_letters(self._bot)
         return {
             (letter.event.thread, letter.event.message.number)
