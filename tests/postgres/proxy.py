@@ -43,7 +43,11 @@ class Proxy:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         with suppress(OSError, asyncio.CancelledError):
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            try:
+                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            except OSError:
+                writer.transport.abort()
+                return
             both = {writer, server_writer}
             self._writers |= both
             state = {"spoke": "server", "doomed": ""}
