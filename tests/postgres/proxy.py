@@ -62,7 +62,9 @@ class Proxy:
                 for end in both:
                     end.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, state: dict[str, str]) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, state: dict[str, str]
+    ) -> None:
         while data := await reader.read(65536):
             while self.is_silent:  # noqa: ASYNC110 the test says when
                 await asyncio.sleep(0.05)
