@@ -63,6 +63,9 @@ MAX_STEPS: Final = 300
 MAX_TEXT: Final = 4_000
 """Characters of a text or a traceback that are kept."""
 
+MAX_KEPT: Final = 64 * 1024
+"""Characters of a result or a journal that is kept for forks; longer ones are known as long as the store has them."""
+
 Json = dict[str, Any]
 
 
@@ -178,6 +181,9 @@ class Stories:
 
 
 def _keep(kept: OrderedDict[tuple[UserId, str], str], key: tuple[UserId, str], text: str) -> None:
+    if len(text) > MAX_KEPT:
+        kept.pop(key, None)
+        return
     kept[key] = text
     kept.move_to_end(key)
     if len(kept) > MAX_STORIES:

@@ -10,7 +10,6 @@ import os
 import pickle
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -165,8 +164,7 @@ def _failed(error: BaseException) -> Json:
         return {"failed": list(error.problems), "is_config": True, "is_settings": is_settings}
     if isinstance(error, ChatbotError):
         return {"failed": [str(error)]}
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return {"failed": [f"the replay failed: {text[:2000]}"]}
+    return {"failed": [f"the replay failed: {described(error)[:2000]}"]}
 
 
 def _end_with_parent(stream: BinaryIO) -> None:

@@ -38,6 +38,7 @@ _NETWORK: Final = {
     "socket.getaddrinfo": "look up",
     "socket.gethostbyname": "look up",
     "socket.gethostbyaddr": "look up",
+    "socket.getnameinfo": "look up",
 }
 _PROGRAMS: Final = frozenset(
     {"subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"}
@@ -72,10 +73,10 @@ class Guard:
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event in _NETWORK:
-            subject = (
-                args[1] if len(args) > 1 and event in ("socket.connect", "socket.sendto", "socket.bind") else args[0]
-            )
-            self.refuse(_NETWORK[event], subject)
+            has_socket = event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind")
+            subject = args[1 if has_socket and len(args) > 1 else 0] if args else ""
+            if subject is not None:  # a connected socket, such as one of a pair within this process
+                self.refuse(_NETWORK[event], subject)
         elif event in _PROGRAMS and self.has_begun and place_of_author(sys._getframe(1)) is not None:
             self.refuse("start", args[0] if args else "a program")
 
@@ -86,8 +87,9 @@ class Guard:
             NetworkRefused: always.
         """
         what = f"{verb} {_shown(subject)}".strip()
-        place = place_of_author(sys._getframe(1)) or "a library"
         story = current_story()
+        # In a worker thread there may be no author code, but the thread knows whose work it does.
+        place = place_of_author(sys._getframe(1)) or (story and story.data.get("place")) or "a library"
         if story is not None:
             story.add("refused", what=what, place=place)
         if {"what": what, "place": place} not in self.refused:

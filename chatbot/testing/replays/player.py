@@ -100,7 +100,9 @@ class ScriptProcess(BotProcess):
         """Make a bot that records stories."""
         bot = super().make_bot(spec, records)
         info = BotInfo(spec.name, bot.user, spec.name)
-        bot.context.tracer = ReplayTracer(spec.name, LoggedWork(spec.name, texts=False), self.stories, info)
+        tracer = ReplayTracer(spec.name, LoggedWork(spec.name, texts=False), self.stories, info)
+        tracer.handlers = lambda: bot.handlers.dispatcher.handlers
+        bot.context.tracer = tracer
         return bot
 
     def reasons(self, key: str | None) -> list[Any]:

@@ -136,8 +136,9 @@ class Recording:
         steps: list[Step] = []
         for step in self.steps:
             text = wanted.pop(str(step.ms), None) if step.kind is StepKind.SAYS else None
+            text = text and text.encode(errors="replace").decode()  # the service knows no halves of surrogate pairs
             if text is not None and text != step.text:
-                if not text.strip() or len(text.encode(errors="replace")) > MAX_MESSAGE_BYTES:
+                if not text.strip() or len(text.encode()) > MAX_MESSAGE_BYTES:
                     msg = f"an edited message needs a text, of {MAX_MESSAGE_BYTES:,} bytes at most"
                     raise StateError(msg)
                 step = replace(step, text=text, before=step.text)
