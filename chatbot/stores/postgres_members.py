@@ -9,6 +9,7 @@ Members do not talk to each other about shards. Each computes the same plan from
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +24,9 @@ from chatbot.stores.shards import plan
 STATEMENT_SECONDS: Final = 5.0
 """How long a statement about shards may take; the session is given up afterwards."""
 
+GRACE_SECONDS: Final = 0.25
+"""How long shards that were not released in order stay free, so that a process whose connection broke can come back."""
+
 _MAP: Final = f"""
     SELECT held.pid, replica.id, replica.share, held.shards, (SELECT epoch FROM shard WHERE id = {dialect.WHOLE})
     FROM ({dialect.HELD}) AS held LEFT JOIN replica ON replica.backend = held.pid AND replica.is_member"""  # noqa: S608
@@ -30,7 +34,8 @@ _MAP: Final = f"""
 # The row is locked first, and never waited for: so whoever has the lock sees what the one before wrote in the row.
 _CLAIM: Final = f"""
     WITH free AS MATERIALIZED (
-        SELECT id, owner FROM shard WHERE id = ANY ($2::integer[]) FOR UPDATE SKIP LOCKED
+        SELECT id, owner FROM shard WHERE id = ANY ($2::integer[]) AND (owner IN ('', $3) OR id = ANY ($4::integer[]))
+        FOR UPDATE SKIP LOCKED
     ), mine AS MATERIALIZED (
         SELECT id, owner FROM free WHERE pg_try_advisory_lock({dialect.LOCK_CLASS}, id)
     ), taken AS (
@@ -94,6 +99,7 @@ class Shards:
         self._on_change = on_change
         self._epochs: dict[int, int] = {}
         self._asked: set[int] = set()
+        self._free_since: dict[int, float] = {}
 
     @property
     def owned(self) -> Mapping[int, int]:
@@ -128,12 +134,16 @@ class Shards:
             self._asked |= wanted
             self._on_change(ShardsWanted(wanted), {})
         if not planned.claim or not may_claim:
+            self._free_since.clear()
             return True
         return await self._claim(connection, planned.claim) == len(planned.claim)
 
     async def _claim(self, connection: Connection, shards: Sequence[int]) -> int:
+        now = time.monotonic()
+        self._free_since = {shard: self._free_since.get(shard, now) for shard in shards}
         places = [shard + 1 for shard in shards]
-        taken = await connection.fetch(_CLAIM, self._schema, places, self._name, timeout=STATEMENT_SECONDS)
+        left = [shard + 1 for shard, since in self._free_since.items() if now - since >= GRACE_SECONDS]
+        taken = await connection.fetch(_CLAIM, self._schema, places, self._name, left, timeout=STATEMENT_SECONDS)
         epochs = {shard: epoch for shard, epoch, _ in taken}
         if epochs:
             self._epochs |= epochs

@@ -33,6 +33,12 @@ from chatbot.stores.postgres_url import PostgresUrl
 BEAT_SECONDS: Final = 1.0
 """The interval of beats."""
 
+AGAIN_SECONDS: Final = 0.1
+"""How soon to try again what could not be done, such as to lock what a session that is ending still holds."""
+
+RECONNECT_SECONDS: Final = 0.3
+"""The interval of attempts to replace a session that broke; the first one is made at once."""
+
 HELD_SECONDS: Final = 0.9 * SILENT_SECONDS
 """How long after the beginning of an answered beat the locks are certainly ours."""
 
@@ -378,7 +384,9 @@ class StoreSession:
                     is_complete = await self._hold(asked)
             except Exception as error:  # of the driver or the network: tried again
                 self._break(error)
-            pause = BEAT_SECONDS if is_complete and self._connection is not None else 0.2
+            pause = BEAT_SECONDS if is_complete else AGAIN_SECONDS
+            if self._connection is None:
+                pause = RECONNECT_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.02, asked + pause - _now()))
 
