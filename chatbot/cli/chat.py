@@ -12,7 +12,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -33,7 +33,7 @@ from chatbot.cli.terminal import Terminal
 from chatbot.config.source_location import printable
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.durations import format_duration
-from chatbot.errors import OutcomeUnknown, ServiceError, StateError, Throttled, Unreachable
+from chatbot.errors import ChatbotError, OutcomeUnknown, StateError, StoreError, Throttled, Unreachable
 from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId, UserId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
@@ -264,7 +264,7 @@ class Session:
                     self._notice("faults", await self._commands.fault(self._person, command.rest))
                 case _:
                     self._notice("clock", await self._commands.advance(self._person, command.rest))
-        except (StateError, ServiceError) as error:
+        except ChatbotError as error:
             self._show([TranscriptLine("(not done:", f"{error}) //{command.name} goes to the bots", LineStyle.CHANGED)])
 
     async def _switch(self, name: str) -> None:
@@ -461,11 +461,15 @@ class _History:
             return
         self.lines.append(line)
         if self._control is not None:
-            await anyio.to_thread.run_sync(_store_in_history, self._control, line)
+            with suppress(StoreError, OSError):  # whoever cannot write there can talk all the same
+                await anyio.to_thread.run_sync(_store_in_history, self._control, line)
 
 
 def _stored_history(control: ControlDirectory) -> list[str]:
-    lines = control.read_facts(_HISTORY).get("lines")
+    try:
+        lines = control.read_facts(_HISTORY).get("lines")
+    except StoreError:  # a damaged history is worth no question: it begins anew
+        return []
     return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
 
 

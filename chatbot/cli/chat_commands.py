@@ -20,7 +20,7 @@ HELP: Final = (
     ("/fault FAULT", "put a fault in force, such as send_message:429,times=3,user=BOT; /fault off ends all"),
     ("/advance 1h", "advance the clock of the emulator and of the bots"),
     ("/help", "this, and what the bots say"),
-    ("//TEXT", "send /TEXT to the bots"),
+    ("//as, //fault …", "send /as, /fault … to the bots"),
 )
 
 _OWN: Final = re.compile(r"/(as|inspect|fault|advance|help)(?:\s+(.*))?", re.DOTALL)
@@ -46,8 +46,8 @@ def command_of(line: str) -> ChatCommand | None:
 
 
 def text_for_bots(line: str) -> str:
-    """Return a line as it is sent: two slashes at the beginning are one."""
-    return line[1:] if line.startswith("//") else line
+    """Return a line as it is sent: before the name of a command, two slashes are one."""
+    return line[1:] if line.startswith("//") and command_of(line[1:]) is not None else line
 
 
 def help_text() -> str:
@@ -110,7 +110,7 @@ class ChatCommands:
         return "in force: " + "; ".join(in_force) if in_force else "no fault is in force"
 
     async def advance(self, person: ChatUser, duration: str) -> str:
-        """Advance the clocks; return by how much they are ahead now.
+        """Advance the clocks; return by how much.
 
         Raises:
             StateError: there is no playground, or it is no duration.
@@ -128,7 +128,7 @@ class ChatCommands:
 def _last_answered(pushed: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the story of the last answer of a bot; without one, the last story of a message."""
     stories: list[dict[str, Any]] = [
-        frame["story"] for frame in pushed if frame.get("push") == "story" and frame["story"].get("message")
+        frame["story"] for frame in pushed if frame.get("push") == "story" and frame["story"].get("text")
     ]
     messages = [one for frame in pushed if frame.get("push") == "messages" for one in frame["messages"]]
     by_key: dict[str, dict[str, Any]] = {
