@@ -55,7 +55,7 @@ class BotStatus:
         max_handlers: Maximum number of handlers that run at the same time.
         thread_list_interval: Seconds between two polls of the thread list; longer while Event Grid delivers.
         listed: Number of threads that the first read of the whole thread list has shown since the start.
-        is_listed: The thread list has been read to its end since the start.
+        is_listed: The thread list has been read to its end since the start, or another process reads it.
         stretch: Factor by which polling intervals are stretched because the bot has so many threads.
         paused: Seconds since an operator paused the bot; None if it is not paused.
     """
@@ -103,7 +103,7 @@ def report(bot: Bot, now: float) -> BotStatus:
         threads=len(lanes),
         thread_list_interval=bot.watcher.pause,
         listed=bot.watcher.listed,
-        is_listed=bot.watcher.has_walked,
+        is_listed=_has_listed(bot),
         stretch=bot.scheduler.stretch,
         lag=max(late.values(), default=0.0),
         stalled=_stalled(late),

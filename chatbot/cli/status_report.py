@@ -234,6 +234,9 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
         yield f"{name}: has been handling {one['event']}{where} for {_span(one['seconds'])}"
     if (more := len(bot["running"]) - MAX_SIMILAR) > 0:
         yield f"{name}: and {more} more running handlers"
+    if healed := bot.get("doubles_healed"):
+        replies = "reply was" if healed == 1 else "replies were"
+        yield f"{name}: {healed} {replies} sent twice; the newer copies were deleted"
     handlers = bot.get("handlers", {})
     if waiting := handlers.get("waiting"):
         yield f"{name}: {waiting} events wait for one of {handlers['most']} handlers to end (max_handlers)"

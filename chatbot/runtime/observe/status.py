@@ -353,6 +353,7 @@ def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
         "quota_left": dict(report.quota_left),
         "quota_assumed_seconds": round(report.quota_assumed, 1),
         "throttled": sum(count for (_, outcome), count in counts.calls.items() if outcome == "throttled"),
+        "doubles_healed": counts.healed,
         "handlers": {"most": report.max_handlers, "running": len(report.running), "waiting": report.waiting},
         "running": [
             {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running

@@ -117,6 +117,13 @@ def test_reasons_to_be_degraded_and_waiting_events_are_shown() -> None:
     ]
 
 
+def test_doubles_that_were_healed_are_counted() -> None:
+    assert status_lines(status(bot("echo", doubles_healed=0)))[5:] == []
+    assert status_lines(status(bot("echo", doubles_healed=2)))[5:] == [
+        "echo: 2 replies were sent twice; the newer copies were deleted"
+    ]
+
+
 def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_first() -> None:
     bots = [bot(f"calm-{number}") for number in range(40)] + [failing("sick"), bot("full", quota_left={
         "list_threads": 0, "list_messages": 0, "write_message": 1})]  # fmt: skip

@@ -185,6 +185,24 @@ def test_a_message_that_every_poll_shows_again_is_counted_once() -> None:
         assert budget.left(Operation.WRITE_MESSAGE, 9.0) == 9
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3, 5, 7, 40])
+def test_processes_together_keep_the_quota_of_requests_for_one_thread(replicas: int) -> None:
+    budgets = [Budget() for _ in range(replicas)]
+    made = 0
+    for budget in budgets:
+        budget.divide(replicas)
+        budget.divide(replicas)
+        for second in range(101):
+            while not budget.delay(Operation.GET_THREAD, float(second)):
+                budget.spend(Operation.GET_THREAD, float(second))
+                made += 1
+
+    (window,) = QUOTAS[Operation.GET_THREAD]
+    assert made <= window.limit * (101 / window.seconds + 1) + replicas
+    budgets[0].divide(1)
+    assert budgets[0].left(Operation.POLL_THREADS, 500.0) == Budget().left(Operation.POLL_THREADS, 500.0)
+
+
 NAMES = {
     Operation.LIST_THREADS: "list_threads",
     Operation.LIST_MESSAGES: "list_messages",
