@@ -26,7 +26,7 @@ from chatbot.bot.commits import WriteBehind
 from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import NO_THREAD, BotContext
 from chatbot.bot.handlers import HandlerRunner
-from chatbot.bot.scheduler import Scheduler
+from chatbot.bot.scheduler import UNEXPECTED_ERROR_PAUSE, Scheduler
 from chatbot.cluster.notes import ActionsAdded, ListAgain, Note, ThreadNotified, ThreadsListed, TimersDropped
 from chatbot.errors import StoreError
 from chatbot.events import BotStopping, ThreadEvent
@@ -40,6 +40,9 @@ TALKING_MS: Final = 60_000
 
 BUSY_SECONDS: Final = 1.0
 """Seconds between two checks whether the handlers of a shard that is released have ended."""
+
+MAX_TAKEN_ROWS: Final = 10_000
+"""How many actions that were read with their threads are remembered, because a note about them may come later."""
 
 RETRY_SECONDS: Final = 1.0
 """Seconds until a takeover tries again to read the store."""
@@ -82,7 +85,7 @@ class Handover:
         self._held: set[int] = set()
         self._loading: set[int] = set()
         self._ending: dict[int, object] = {}
-        self._taken_rows: set[str] = set()
+        self._taken_rows: set[ActionKey] = set()
         self._missed: frozenset[str] = frozenset()
         self.bot_taken = anyio.Event()
 
@@ -131,6 +134,9 @@ class Handover:
                 except StoreError as error:
                     context.ongoing.record_failure("store", error)
                     await anyio.sleep(RETRY_SECONDS)
+                except Exception:  # the threads that this process serves already must not suffer from it
+                    context.log.exception("takeover.failed", shards=len(self._loading))
+                    await anyio.sleep(UNEXPECTED_ERROR_PAUSE)
             self._loading = set()
             if not self._is_running:
                 return
@@ -171,7 +177,8 @@ class Handover:
         schedules = self._handlers.dispatcher.schedules
         await context.conversations.load(schedules, parked, is_wanted=self._is_loading)
         # Nothing below waits, so nothing is lost meanwhile.
-        self._taken_rows = {row.key for pending in rows.values() for row in pending}
+        taken = {row.key for pending in rows.values() for row in pending}
+        self._taken_rows = taken if len(self._taken_rows) > MAX_TAKEN_ROWS else self._taken_rows | taken
         scheduler.unfinished = {**scheduler.unfinished, **unfinished}
         # A message sent shortly before the horizon may have become visible after it.
         polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
@@ -382,7 +389,7 @@ class Handover:
         rows = {
             row.key: row
             for row in await context.store.pending(context.user)
-            if context.owns(row.thread) and not self._knows(row.thread, row.key)
+            if context.owns(row.thread) and context.serves(row.thread) and not self._knows(row.thread, row.key)
         }
         timers = {timer.id for timer in await context.store.timers(context.user)}
         gone = {id for id in known_before - timers if context.conversations.knows_timer(id)}

@@ -24,6 +24,9 @@ from chatbot.stores.shards import shard_of, shard_of_bot
 NOTE_SECONDS: Final = 0.02
 """Seconds for which notes are collected, so that one message to the database carries many."""
 
+RETRY_SECONDS: Final = 1.0
+"""Seconds until shards are given up again that the store could not be told of."""
+
 COUNT_SECONDS: Final = 10.0
 """Seconds between two counts of the processes."""
 
@@ -170,18 +173,24 @@ class ClusterMember:
         self._has_released.set()
 
     async def _release(self) -> None:
+        """Give up the shards in which nothing runs any more, until canceled."""
         while True:
             await self._has_released.wait()
             self._has_released = anyio.Event()
             waiting, self._released = self._released, []
-            shards = [shard for shard in waiting if self._releasing.pop(shard, None) is not None]
+            shards = [shard for shard in waiting if shard in self._releasing]
             if not shards:
                 continue
-            self.crashed -= frozenset(shards)
             try:
                 await self._store.release(shards)
             except StoreError as error:
-                self._log.warning("shards.kept", shards=len(shards), error=error)
+                self._log.debug("shards.kept", shards=len(shards), error=error)
+                self._finished(shards)  # until they are given up, or lost, nobody else can serve their threads
+                await anyio.sleep(RETRY_SECONDS)
+                continue
+            self.crashed -= frozenset(shards)
+            for shard in shards:
+                self._releasing.pop(shard, None)
 
     async def _count(self) -> None:
         while True:

@@ -187,7 +187,8 @@ class Daemon:
         bots: list[Bot] = []
         member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
         permit = member.permit if member else partial(_held, store) if isinstance(store, OwnedStore) else None
-        async with store, self._marking_clean_stop(store), _owning(store), connection.open(permit=permit) as resource:
+        marking, owning = self._marking_clean_stop(store), _owning(store, member)
+        async with store, marking, owning, connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
             runtime = Runtime(
                 config=config,
@@ -270,8 +271,6 @@ class Daemon:
         member: ClusterMember | None,
     ) -> None:
         async with anyio.create_task_group() as beside:
-            if member is not None:
-                beside.start_soon(member.run)
             beside.start_soon(self._send_heartbeats, status_monitor)
             beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:
@@ -407,8 +406,8 @@ async def _held(store: OwnedStore) -> None:
 
 
 @asynccontextmanager
-async def _owning(store: Store) -> AsyncIterator[None]:
-    """Cancel the block at once if the store is lost to another process.
+async def _owning(store: Store, member: ClusterMember | None) -> AsyncIterator[None]:
+    """Follow what the store decides, and cancel the block at once if the store is lost to another process.
 
     Raises:
         StoreError: it was.
@@ -426,6 +425,8 @@ async def _owning(store: Store) -> AsyncIterator[None]:
 
     async with anyio.create_task_group() as group:
         group.start_soon(watch, group.cancel_scope)
+        if member is not None:
+            group.start_soon(member.run)
         yield
         group.cancel_scope.cancel()
     if problem is not None:

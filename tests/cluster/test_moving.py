@@ -7,21 +7,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from chatbot import Context, Plugin
 from chatbot.model import ThreadId
 from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.plugins import Seen, echo, slow
 
 pytestmark = pytest.mark.virtual_time
-
-
-def echo(_replica: Replica) -> list[Plugin]:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
-        return ctx.text
-
-    return [plugin]
 
 
 async def cut_from_database(replica: Replica) -> None:
@@ -92,6 +82,24 @@ async def test_a_thread_that_nobody_talks_in_is_served_by_whoever_takes_it_over(
         took = await answered(cluster, threads, "hi", "still there?")
 
         assert took < 2
+
+
+async def test_a_shard_is_given_up_although_the_database_is_away_when_its_handler_ends() -> None:
+    seen = Seen()
+    async with Cluster(slow(seen, seconds=10)) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread("Ann") for _ in "1234"]
+        cluster.say_in(threads, "Ann", "slow")
+        await cluster.until(lambda: len(seen.of("slow")) == len(threads))
+        await cluster.join()
+        await anyio.sleep(7)
+        one.gate.is_cut_from_database = True
+        await anyio.sleep(4)
+        one.gate.is_cut_from_database = False
+        await cluster.balanced()
+        cluster.say_in(threads, "Ann", "then")
+        await answered(cluster, threads, "slow", "then")
 
 
 async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> float:

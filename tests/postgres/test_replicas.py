@@ -28,17 +28,18 @@ async def replicas(directory: Path, store: str) -> AsyncGenerator[tuple[Stage, l
     for number in range(REPLICAS):
         (directory / f"{number}").mkdir()
     async with chaos(directory / "0", store) as stage, anyio.create_task_group() as group:
-        await stage.start()
+        service = stage.service.connection_string
         others = [
-            Daemon.set_up(
-                directory / f"{number}", stage.service.connection_string, interval="300ms", idle="5s", store=store
-            )
+            Daemon.set_up(directory / f"{number}", service, interval="300ms", idle="5s", store=store)
             for number in range(1, REPLICAS)
         ]
         for other in others:
             group.start_soon(other.keep_running)
+        await stage.start()
+        for other in others:
             await other.ready()
         daemons = [stage.daemon, *others]
+        assert {daemon.user for daemon in daemons} == {stage.user}  # although all of them have started together
         yield stage, daemons
         for daemon in daemons:
             await daemon.stop()
