@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from chatbot.distribution import version
-from chatbot.errors import ConfigError, NotOwner, StoreError
+from chatbot.errors import ConfigError, NotOwner, StoreError, StoreInUse
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores import postgres_dialect as dialect
@@ -60,7 +60,8 @@ class PostgresStore(SqlStore):
         base_dir: the directory of relative file names in the URL.
         is_between_runs: see `SqliteStore`.
         is_shared: use the store together with other processes, as a `SharedStore`; otherwise, alone. With
-            `is_between_runs`, own no shards: a command that reads or changes something beside those who do.
+            `is_between_runs`, own no shards: a command that reads beside those who do. It changes something only with
+            a note to them, or while there are none.
         share: the largest share of all shards that this process takes, 0 to 1; None is without limit.
 
     Raises:
@@ -221,6 +222,8 @@ class PostgresStore(SqlStore):
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
         commit = Commit(statements(bot, writes), self._tenures(shards), _checked(notes))
+        if commit.statements and not commit.notes:
+            await self._check_unobserved()
         if commit.statements or commit.notes:
             await writer.submit(lambda _: commit)
 
@@ -262,9 +265,24 @@ class PostgresStore(SqlStore):
         """Erase a user; see `Store.forget`. The server's old row versions go with its next vacuum."""
         writer = self._open_writer()
         person = UserId(codec.text(user, "user"))
+        await self._check_unobserved()
         # The plan is created inside the job: it is run again if its transaction is undone.
         changed: Any = await writer.submit(lambda _: queries.forget(person))  # the plan's result, not the plan
         return int(changed)
+
+    async def _check_unobserved(self) -> None:
+        """Refuse a change of a visitor that those who share the store would not notice.
+
+        Raises:
+            StoreInUse: there are some.
+        """
+        if self._use is Use.VISITOR and (there := await self.replicas()):
+            names = "; ".join(f"{replica.host}, pid {replica.pid}" for replica in there)
+            msg = (
+                f"the store {self._url} is in use by running bots ({names}), which would not notice this change: run "
+                "the command in the directory of one of them, or stop them first"
+            )
+            raise StoreInUse(msg)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

@@ -19,7 +19,7 @@ from chatbot.stores.postgres import PostgresStore
 from chatbot.stores.records import StateKey, StoredState
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen, SaveState
-from tests.contracts.records import BOT, HALL, begin, only_thread
+from tests.contracts.records import ANN, BOT, HALL, YARD, begin, only_thread
 from tests.postgres.proxy import proxied
 from tests.postgres.test_ownership import ENDING_SESSIONS, end
 from tests.support.postgres import PostgresServer
@@ -361,11 +361,17 @@ async def test_a_command_reads_and_writes_beside_those_who_share_and_owns_nothin
     async with joined(postgres_url) as one:
         await one.owns(SHARDS)
         async with PostgresStore(postgres_url, is_shared=True, is_between_runs=True) as visitor:
+            for change in (visitor.commit(BOT, [begin()]), visitor.forget(ANN)):
+                with pytest.raises(StoreInUse, match=r"is in use by running bots \(.*\), which would not notice"):
+                    await change
             await visitor.commit(BOT, [begin()], notes=["look"])
             assert [replica.is_oneself for replica in await visitor.replicas()] == [False]
             assert len(await one.store.threads(BOT)) == 1
         await one.until(lambda: one.notes == ["look"])
         assert one.owned == ALL_SHARDS
+    async with PostgresStore(postgres_url, is_shared=True, is_between_runs=True) as visitor:
+        await visitor.commit(BOT, [begin(YARD)])
+        await visitor.forget(ANN)
 
 
 async def test_one_process_at_a_time_is_in_an_exclusive_block(postgres_url: str) -> None:
