@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib import import_module
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio.to_thread
 import structlog
 
-from chatbot.cli.fork import fork_thread
-from chatbot.cli.record import thread_as_test
 from chatbot.config import Config
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, Quirks, Running, World, persist, serve
 from chatbot.errors import ConfigError, StateError, StoreError, StoreInUse
@@ -124,12 +123,15 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
         control.write_facts(_PAGE_NOTES, {**control.read_facts(_PAGE_NOTES), "offset": offset})
 
     async def record(thread: str, form: str) -> str:
-        return await thread_as_test(config, control, ThreadId(thread), form)
+        text: str = await (await _loaded("chatbot.cli.record")).thread_as_test(config, control, ThreadId(thread), form)
+        return text
 
     async def replay(
         wanted: Mapping[str, Any], report: Callable[[int, int], None]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return await fork_thread(config, control, sandbox.answer, wanted, report)
+        fork: Callable[..., Awaitable[tuple[dict[str, Any], list[dict[str, Any]]]]]
+        fork = (await _loaded("chatbot.cli.fork")).fork_thread
+        return await fork(config, control, sandbox.answer, wanted, report)
 
     playground = Playground(
         emulator,
@@ -148,6 +150,11 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
         structlog.get_logger().info("playground.served", address=f"{address.scheme}://{address.netloc}/")
         sandbox.link = link
         yield
+
+
+async def _loaded(module: str) -> Any:
+    """Import a module of a command once it is needed: with it comes the command line library, a third of a start."""
+    return await anyio.to_thread.run_sync(import_module, module)
 
 
 def _masked_connection_string(connection_string: str) -> str:

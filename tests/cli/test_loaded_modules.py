@@ -1,4 +1,4 @@
-"""Which libraries a daemon on Azure loads: what it does not use stays out of its memory."""
+"""Which libraries a daemon loads: what it does not use stays out of its memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.resource import PATIENCE, Azure
+from tests.cli.resource import PATIENCE, PLUGIN, Azure
 
 OF_THE_EMULATOR = ("trustme", "cryptography", "nh3", "httptools", "wsproto", "chatbot.emulator")
 OF_PAGES = (
@@ -45,22 +45,37 @@ def test_a_daemon_on_azure_loads_nothing_that_its_configuration_does_not_need(
     """With a bot that runs, and an answer to `chatbot run --once`: the whole way of a daemon."""
     config = resource.bots_yaml(tmp_path)
     config.write_text(config.read_text() + server)
-    (tmp_path / "sitecustomize.py").write_text(TELLING)
-    loaded = tmp_path / "loaded.json"
-    environ = os.environ | {"PYTHONPATH": str(tmp_path), "LOADED": str(loaded)}
+    modules = loaded_by(tmp_path, "--require-azure", str(config))
 
+    assert "chatbot.service.acs" in modules
+    unneeded = (*OF_THE_EMULATOR, *OF_EXTRAS, *OF_COMMANDS, *needless)
+    assert [name for name in modules for library in unneeded if f"{name}.".startswith(f"{library}.")] == []
+
+
+def test_a_daemon_with_an_emulator_loads_nothing_of_other_commands_before_the_playground_asks(tmp_path: Path) -> None:
+    (tmp_path / "parrot.py").write_text(PLUGIN)
+    (tmp_path / "bots.yaml").write_text("version: 1\nservice: emulator\nbots: {parrot: {plugins: [parrot]}}\n")
+
+    modules = loaded_by(tmp_path)
+
+    assert "chatbot.emulator" in modules
+    unneeded = {*OF_EXTRAS, *OF_COMMANDS, "chatbot.testing", "chatbot.cli.record"} - {"difflib"}
+    assert [name for name in modules for library in unneeded if f"{name}.".startswith(f"{library}.")] == []
+
+
+def loaded_by(directory: Path, *arguments: str) -> list[str]:
+    """Run `chatbot run --once`; return the names of the modules that were loaded when it ended."""
+    (directory / "sitecustomize.py").write_text(TELLING)
+    loaded = directory / "loaded.json"
     finished = subprocess.run(
-        [sys.executable, "-m", "chatbot", "run", "--once", "--require-azure", str(config)],
-        cwd=tmp_path,
-        env=environ,
+        [sys.executable, "-m", "chatbot", "run", "--once", *arguments],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(directory), "LOADED": str(loaded)},
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE * 4,
     )
-
     assert finished.returncode == 0, finished.stderr
-    modules = json.loads(loaded.read_text())
-    assert "chatbot.service.acs" in modules
-    unneeded = (*OF_THE_EMULATOR, *OF_EXTRAS, *OF_COMMANDS, *needless)
-    assert [name for name in modules for library in unneeded if f"{name}.".startswith(f"{library}.")] == []
+    modules: list[str] = json.loads(loaded.read_text())
+    return modules
