@@ -44,6 +44,16 @@ def talk(page: Any) -> None:
     said(page, "3d6, roll 2").wait_for()
 
 
+def fork(page: Any, daemon: Daemon) -> None:
+    """Fork the talk after the code of one answer has changed."""
+    file = daemon.directory / "playbots" / "dice.py"
+    file.write_text(file.read_text().replace('f"{dice}d{sides}, roll', 'f"You rolled {dice}d{sides}, roll'))
+    row = page.locator(".message", has_text="/roll 2 20").first
+    row.hover()
+    row.get_by_role("button", name="Fork from here").click()
+    page.get_by_role("main", name="Fork").get_by_text("with today's code.").wait_for()
+
+
 def main() -> None:
     """Take all pictures."""
     from playwright.sync_api import sync_playwright
@@ -68,6 +78,10 @@ def main() -> None:
                 take(page, directory, "tools")
                 page.get_by_role("button", name="End all faults").click()
                 page.get_by_role("button", name="End all faults").wait_for(state="detached")
+            with page_of(browser, link, size=DESKTOP) as page:
+                said(page, "3d6, roll 2").wait_for()
+                fork(page, daemon)
+                take(page, directory, "fork")
             with page_of(browser, link, "dark", PHONE) as page:
                 page.get_by_role("button", name=re.compile("^Ann and the bots")).click()
                 said(page, "3d6, roll 2").wait_for()
