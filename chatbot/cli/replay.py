@@ -58,7 +58,8 @@ def replay(
         ),
     ] = None,
     allow_network: Annotated[
-        bool, Parameter(negative="", help="Let handlers reach the network and start programs; both are refused else.")
+        bool,
+        Parameter(negative="", help="Let handlers reach the network and start programs, which is refused by default."),
     ] = False,
 ) -> int:
     """Run a conversation twice in virtual time; exit with 1 if any reply differs."""

@@ -104,9 +104,14 @@ def current_story() -> Story | None:
 
 
 class Stories:
-    """The latest stories of all bots of the process, and who listens to them."""
+    """The latest stories of all bots of the process, and who listens to them.
 
-    def __init__(self) -> None:
+    Args:
+        most: Number of stories kept; `MAX_STORIES` by default. The oldest are dropped.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most or MAX_STORIES
         self._stories: OrderedDict[tuple[str, ...], Story] = OrderedDict()
         self._by_action: dict[str, Story] = {}
         self._listeners: list[Callable[[Json], None]] = []
@@ -141,7 +146,7 @@ class Stories:
                 **_message(event, info),
             }
             story = self._stories[key] = Story(data, self._report)
-            if len(self._stories) > MAX_STORIES:
+            if len(self._stories) > self._most:
                 _, oldest = self._stories.popitem(last=False)
                 for row in oldest.row_keys:
                     self._by_action.pop(row, None)

@@ -52,6 +52,9 @@ LONGEST_PAUSE: Final = 30.0
 PATIENCE: Final = 3_600.0
 """Virtual seconds that a handler may still run after the end of the recording."""
 
+MAX_STORIES: Final = 100_000
+"""Number of stories kept of a replay: practically all, because they say what is not repeatable."""
+
 BEFORE: Final = 60.0
 """Virtual seconds from the start of the bots to the first step."""
 
@@ -94,7 +97,7 @@ class ScriptProcess(BotProcess):
         self, stage: Stage, store: Store, specs: Sequence[BotSpec], on_failure: Callable[[Failure], None]
     ) -> None:
         super().__init__(stage, store, specs, on_failure)
-        self.stories = Stories()
+        self.stories = Stories(MAX_STORIES)
 
     def make_bot(self, spec: BotSpec, records: Mapping[str, BotRecord]) -> Bot:
         """Make a bot that records stories."""
@@ -222,7 +225,7 @@ class RecordingPlayer:
         clock = VirtualClock(start=datetime.fromtimestamp(self._start, UTC))
         self._world = World(seed=0, resource_id=recording.resource)
         self._stage = Stage(Emulator(self._world, clock=clock, quotas=False))
-        self.stories = Stories()
+        self.stories = Stories(MAX_STORIES)
         self.process = RecordedProcess(self._stage, MemoryStore(), recording, config, plugins, self.stories)
         gone = [bot.name for bot in recording.bots if bot.name not in config.bots]
         self.problems = [f"{config.path}: there is no bot {name!r} any more, so it does not answer" for name in gone]

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-from chatbot.testing.chat_files.difference import difference, first_difference, other_replies
-from chatbot.testing.chat_files.script import ScriptStep, Verb, parse_script
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatbot.testing.chat_files.difference import difference, first_difference, other_replies, perform
+from chatbot.testing.chat_files.script import ScriptStep, Verb, final_replies, parse_script
 
 EXPECTED = parse_script("plugins: p\nAnn: a\nP: one\n  two\nAnn: b\nP: b\n", "a.chat").steps
 
@@ -70,3 +75,30 @@ def test_a_bot_that_is_silent_now_misses_all_its_replies() -> None:
     assert shown(*ANN) == [
         ("P", ["  3  Ann: a", "  4  Ann: b", "  7  Ann: c", "- 5  P: one", "- 6  P: two", "- 8  P: three"])
     ]
+
+
+LONG_PLUGIN = """
+from chatbot import Context, Plugin
+
+plugin = Plugin("long")
+
+
+@plugin.message()
+async def answer(ctx: Context) -> str:
+    return ctx.text
+"""
+
+
+def test_a_long_conversation_of_one_person_is_not_stopped_as_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "long_talk.py").write_text(LONG_PLUGIN)
+    script = parse_script("bot: Bo\nplugins: long_talk\n" + "Ann: a\n" * 210, "long.chat")
+
+    try:
+        done = perform(script, near=tmp_path, root=tmp_path)
+    finally:
+        sys.modules.pop("long_talk", None)
+
+    assert len(final_replies(done.steps, "Bo")) == 210
