@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NewType, TypeVar
 
 from chatbot.message_size import MAX_TEXT_BYTES
-from chatbot.model import MessageId, Participant, ThreadId, UserId
+from chatbot.model import MessageId, Participant, ThreadId, UserId, Value
 
 T = TypeVar("T")
 
@@ -150,12 +150,12 @@ async def make_pieces_encodable(source: AsyncIterable[str], handler: str) -> Asy
         yield make_encodable(half, handler)
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Action(Value):
     """The base of all actions; each is done in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SendMessage(Action):
     """Send a message.
 
@@ -174,7 +174,7 @@ class SendMessage(Action):
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EditMessage(Action):
     """Replace the content of a message of the bot, given by its id, or by its key if it may not be sent yet."""
 
@@ -183,7 +183,7 @@ class EditMessage(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DeleteMessage(Action):
     """Delete a message of the bot, given by its id, or by its key if it may not be sent yet."""
 
@@ -191,7 +191,7 @@ class DeleteMessage(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SendReadReceipt(Action):
     """Send a read receipt: the bot has read the thread up to this message."""
 
@@ -199,7 +199,7 @@ class SendReadReceipt(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AddParticipants(Action):
     """Add people to the thread."""
 
@@ -207,7 +207,7 @@ class AddParticipants(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RemoveParticipant(Action):
     """Remove a person from the thread, or the bot itself, which leaves it."""
 
@@ -215,7 +215,7 @@ class RemoveParticipant(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class UpdateTopic(Action):
     """Change the topic of the thread."""
 
@@ -223,8 +223,8 @@ class UpdateTopic(Action):
     thread: ThreadId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedAction:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class KeyedAction(Value):
     """An action with its idempotency key.
 
     Args:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from chatbot.actions import Action, ActionKey
-from chatbot.model import ChatMessage, MessageId, Participant, Receipt, ThreadId, UserId
+from chatbot.model import ChatMessage, MessageId, Participant, Receipt, ThreadId, UserId, Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Event(Value):
     """The base of all events.
 
     Args:
@@ -33,14 +33,14 @@ class Event:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ThreadEvent(Event):
     """An event of one thread."""
 
     thread: ThreadId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageEvent(ThreadEvent):
     """An event of a message."""
 
@@ -86,7 +86,7 @@ class SystemEvent(MessageEvent):
         return self.message.id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ParticipantsAdded(SystemEvent):
     """People were added to the thread. The bot itself is never among them: its own arrival is `ThreadJoined`."""
 
@@ -94,7 +94,7 @@ class ParticipantsAdded(SystemEvent):
     initiator: UserId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ParticipantsRemoved(SystemEvent):
     """People left the thread or were removed. The bot's own leaving is `ThreadLeft`."""
 
@@ -102,7 +102,7 @@ class ParticipantsRemoved(SystemEvent):
     initiator: UserId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TopicUpdated(SystemEvent):
     """The topic of the thread was changed."""
 
@@ -110,7 +110,7 @@ class TopicUpdated(SystemEvent):
     initiator: UserId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ReadReceiptReceived(ThreadEvent):
     """A person has read the thread up to a message that is newer than the bot's arrival.
 
@@ -126,7 +126,7 @@ class ReadReceiptReceived(ThreadEvent):
         return f"receipt:{self.receipt.reader}:{self.receipt.message}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ThreadJoined(ThreadEvent):
     """The bot was added to a thread.
 
@@ -145,7 +145,7 @@ class ThreadJoined(ThreadEvent):
         return f"joined:{self.arrival or ''}{since}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ThreadLeft(ThreadEvent):
     """The bot is no longer in the thread, or the thread was deleted. The bot cannot send messages to it any more.
 
@@ -163,7 +163,7 @@ class ThreadLeft(ThreadEvent):
         return f"left:{self.floor}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ActionFailed(ThreadEvent):
     """An action has failed for good: the service refused it.
 
@@ -183,7 +183,7 @@ class ActionFailed(ThreadEvent):
         return f"failed:{self.action_key}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TimerFired(ThreadEvent):
     """A timer that was set with `ctx.later` is due.
 
@@ -207,7 +207,7 @@ class TimerFired(ThreadEvent):
         return f"timer:{self.id}@{self.due.isoformat()}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ScheduleFired(Event):
     """A schedule of `@plugin.every` or `@plugin.cron` is due. The event has no thread.
 
@@ -225,7 +225,7 @@ class ScheduleFired(Event):
         return f"schedule:{self.schedule}@{self.due.isoformat()}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DialogTimedOut(ThreadEvent):
     """A person has not answered a dialog's question in time.
 

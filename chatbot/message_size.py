@@ -5,7 +5,6 @@ Only plain text is split. A part of an HTML message or of a JSON text (a card) i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -130,6 +129,8 @@ def _is_json(text: str) -> bool:
     """Return whether a text is a JSON object or array."""
     if text.strip()[:1] not in ("{", "["):
         return False
+    import json  # here: plugins are imported without it
+
     try:
         json.loads(text)
     except RecursionError:  # too deeply nested to parse, but valid up to there

@@ -6,11 +6,12 @@ Identifiers are opaque text, except that message ids and versions are epoch mill
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NewType
+from operator import attrgetter
+from typing import Any, Final, NewType, TypeAlias
 
 ThreadId = NewType("ThreadId", str)
 """`19:…@thread.v2`; opaque."""
@@ -31,6 +32,44 @@ REPLY_KEY: Final = RESERVED_METADATA_PREFIX + "key"
 """The metadata key that carries a reply's key. A message with it in the thread proves that the reply was sent."""
 
 
+class Value:
+    """Base of frozen dataclasses with slots, `eq=False` and `repr=False`: it compares and shows values as those do.
+
+    A dataclass that generates these methods takes a third longer to make, and every import of a plugin makes thirty.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        compared, _ = _getters(self.__class__)
+        return bool(compared(self) == compared(other))
+
+    def __hash__(self) -> int:
+        _, hashed = _getters(self.__class__)
+        return hash(hashed(self))
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)  # type: ignore[arg-type]
+        return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+_Getter: TypeAlias = Callable[[object], Any]
+
+_GETTERS: Final[dict[Any, tuple[_Getter, _Getter]]] = {}
+
+
+def _getters(cls: Any) -> tuple[_Getter, _Getter]:
+    """Return what gets the values of an object that are compared, and those that are hashed."""
+    if cls not in _GETTERS:
+        compared = [one for one in fields(cls) if one.compare]
+        hashed = [one.name for one in compared if one.hash is not False]
+        # With the class, there are always several: `attrgetter` returns one value without its tuple.
+        _GETTERS[cls] = attrgetter("__class__", *(one.name for one in compared)), attrgetter("__class__", *hashed)
+    return _GETTERS[cls]
+
+
 class MessageType(StrEnum):
     """The type of a message (REST spec: ChatMessageType). Unknown future types become `OTHER`."""
 
@@ -42,8 +81,8 @@ class MessageType(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Participant:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Participant(Value):
     """A person or bot in a thread.
 
     Args:
@@ -57,8 +96,8 @@ class Participant:
     share_history_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Attachment(Value):
     """An attached file (from Teams): links and names, without the contents."""
 
     id: str
@@ -68,8 +107,8 @@ class Attachment:
     preview_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatMessage:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ChatMessage(Value):
     """A message as the service returned it in one poll; a later edit is another `version` of the same `id`.
 
     Args:
@@ -115,8 +154,8 @@ class ChatMessage:
         return self.metadata.get(REPLY_KEY)
 
 
-@dataclass(frozen=True, slots=True)
-class Thread:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Thread(Value):
     """A thread's own properties."""
 
     id: ThreadId
@@ -126,8 +165,8 @@ class Thread:
     deleted_on: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadItem:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ThreadItem(Value):
     """A row of `list_chat_threads`.
 
     Deleted threads, and threads that the user was removed from, stay in the list forever (GitHub issue
@@ -144,8 +183,8 @@ class ThreadItem:
     deleted_on: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Receipt(Value):
     """The latest message of a thread that a person has read."""
 
     reader: UserId

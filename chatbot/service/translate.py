@@ -48,7 +48,7 @@ def draft_of(kind: type[T]) -> type[T]:
     """
     known: Any = kind
     parts = [(part.name, part.type, copy(part)) for part in fields(known)]
-    draft: Any = make_dataclass(f"{kind.__name__}Draft", parts, slots=True, kw_only=True)
+    draft: Any = make_dataclass(f"{kind.__name__}Draft", parts, bases=kind.__bases__, slots=True, kw_only=True)
     return draft  # type: ignore[no-any-return]  # not of that type yet; `finished` makes it so
 
 

@@ -1,13 +1,18 @@
-"""Texts that handlers give: what people read is repaired, what is compared is refused."""
+"""Texts that handlers give: what people read is repaired, what is compared is refused. Actions are values."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from copy import copy
+from dataclasses import FrozenInstanceError, fields, make_dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs
 
-from chatbot.actions import expect_identifier, make_encodable, make_pieces_encodable
+from chatbot.actions import EditMessage, SendMessage, expect_identifier, make_encodable, make_pieces_encodable
+from chatbot.events import BotStarted, TimerFired
+from chatbot.model import MessageId, ThreadId, UserId
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,33 @@ def test_half_a_pair_is_refused_in_what_is_compared() -> None:
         expect_identifier("a \ud83d", "once()")
     with pytest.raises(TypeError, match=r"once\(\) takes a text, not int"):
         expect_identifier(7, "once()")
+
+
+def test_actions_and_events_compare_and_show_themselves_as_generated_dataclasses_do() -> None:
+    edit = EditMessage(MessageId("1"), "hi")
+    twin = make_dataclass(
+        "EditMessage", [(one.name, one.type, one) for one in map(copy, fields(edit))], frozen=True, slots=True
+    )
+    same = twin(*(getattr(edit, one.name) for one in fields(edit)))
+
+    assert repr(edit) == repr(same).replace(type(same).__qualname__, "EditMessage")
+    assert edit == replace(edit)
+    assert hash(edit) == hash(replace(edit))
+    assert edit != replace(edit, content="ho")
+    assert edit != same  # of another class
+
+
+def test_what_is_not_hashed_is_compared_and_what_is_not_shown_too() -> None:
+    plain, marked = SendMessage("hi"), SendMessage("hi", metadata={"a": "b"})
+    assert plain != marked
+    assert hash(plain) == hash(marked)
+
+    now = datetime.now(UTC)
+    thread, user = ThreadId("19:a@thread.v2"), UserId("8:acs:a")
+    timer = TimerFired(bot=user, occurred_on=now, thread=thread, timer="t", id="1", due=now, payload='{"secret": 1}')
+    assert "secret" not in repr(timer)
+    assert timer != replace(timer, payload="{}")
+    with pytest.raises(FrozenInstanceError):
+        timer.id = "2"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        BotStarted(bot=user, occurred_on=now).occurred_on = now  # type: ignore[misc]
