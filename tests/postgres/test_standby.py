@@ -18,7 +18,7 @@ from chatbot.stores.probe import probe_store
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen
 from tests.contracts.records import BOT, HALL, begin
-from tests.postgres.test_lost_connections import counting, progress
+from tests.postgres.test_lost_connections import counting, held, progress
 from tests.postgres.test_sharing import joined
 from tests.support.postgres import PostgresServer, binaries, running_server
 
@@ -109,5 +109,5 @@ async def test_a_failover_to_a_synchronous_standby_loses_and_doubles_no_commit_a
             await progress(counters)
         await one.store.commit(BOT, [MarkSeen(HALL, {6: 6})], shards=ALL_SHARDS)
 
-        assert one.store.is_held
+        await held(one.store)
         assert not one.lost
