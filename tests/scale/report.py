@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from chatbot.cluster.notes import ListedThread, ThreadsListed, encode
+from chatbot.model import ThreadId, UserId
 from chatbot.polling.thread_list import PAGE_SIZE
 from chatbot.service.budget import QUOTAS, Operation
 from chatbot.stores.postgres import READERS
@@ -80,7 +82,7 @@ def simulate(installation: Installation) -> Figures:
         listed.waits,
         wake=assumed.WAKE_SECONDS if replicas > 1 else 0.0,
     )
-    elsewhere = messages * (1 - 1 / replicas)
+    notes = bots * _notes(listed.requests, NOTES_A_MESSAGE * messages / bots * (1 - 1 / replicas))
     here = messages * fullest / threads
     return Figures(
         fullest=fullest,
@@ -93,10 +95,8 @@ def simulate(installation: Installation) -> Figures:
         used={Operation.LIST_THREADS: listed.used, **polls.used},
         walk_seconds=threads / bots / _pages_a_second() / PAGE_SIZE,
         # A commit for each message. What can wait is committed once a second by each bot that has some.
-        transactions=messages
-        + bots * replicas * -math.expm1(-messages / bots / replicas)
-        + (bots * listed.requests * -math.expm1(-elsewhere / bots / listed.requests) if replicas > 1 else 0.0),
-        notes=NOTES_A_MESSAGE * elsewhere,
+        transactions=messages + bots * replicas * -math.expm1(-messages / bots / replicas) + notes,
+        notes=notes,
         connections=replicas * (READERS + assumed.CONNECTIONS_BESIDE_READERS),
         cores=(polls.rate * bots * assumed.POLL_MS + here * assumed.MESSAGE_MS) / 1000,
         megabytes=assumed.PROCESS_MB + (fullest * assumed.THREAD_KB * 1e3 + threads * assumed.LISTED_BYTES) / 1e6,
@@ -107,6 +107,16 @@ def simulate(installation: Installation) -> Figures:
 @cache
 def _listing(threads: int, rate: float) -> Listing:
     return listing.simulate(threads, rate)
+
+
+def _notes(reads: float, shown: float) -> float:
+    """Return how many notes a second tell other replicas of so many threads, which so many reads of the list show."""
+    if not shown:
+        return 0.0
+    each = ThreadId(f"19:acsV1_{'a' * 43}1@thread.v2")
+    in_a_read = min(PAGE_SIZE, max(1, round(shown / reads)))
+    listed = ThreadsListed(UserId(f"8:acs:{'a' * 73}"), 10**12, (ListedThread(each, 10**12),) * in_a_read)
+    return reads * -math.expm1(-shown / reads) * len(encode(listed))
 
 
 def _pages_a_second() -> float:
