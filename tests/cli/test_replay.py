@@ -257,11 +257,18 @@ def test_a_handler_that_ends_the_process_is_reported(replay: Replay) -> None:
 
 
 async def test_a_handler_that_blocks_the_event_loop_is_reported_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "blocking.py").write_text(PLUGIN.format(line="import time; time.sleep(3600)"))
-    script = parse_script("plugins: blocking\nAnn: a\n", "talk.chat")
+    line = "import time; time.sleep(3600 * (ctx.text == 'block')); return ctx.text"
+    (tmp_path / "blocking.py").write_text(PLUGIN.format(line=line))
+    script = parse_script("bot: Bo\nplugins: blocking\n" + "Ann: a\nBo: a\n" * 10 + "Ann: block\n", "talk.chat")
+    reported: list[int] = []
 
-    with pytest.raises(ReplayFailed, match=r"blocking\.py:6 in answer: a handler blocks the event loop"):
-        await run_twice(ReplayJob(script, tmp_path, tmp_path, patience=0.5), lambda _: None)
+    with pytest.raises(
+        ReplayFailed, match=r"blocking\.py:6 in answer: a handler blocks the event loop, after 1\d steps"
+    ):
+        await run_twice(ReplayJob(script, tmp_path, tmp_path, patience=6), reported.append)
+
+    assert reported[0] == 0
+    assert reported[-1] == 11
 
 
 def test_either_a_file_or_a_thread_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:

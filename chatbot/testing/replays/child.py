@@ -66,6 +66,7 @@ class Child:
     def __init__(self, job: ReplayJob, out: BinaryIO) -> None:
         self._job = job
         self._out = out
+        self._reported = 0
         self._guard = Guard(allows_network=job.allows_network)
         self._selector = ReplaySelector(allows_network=job.allows_network, hangs=out, patience=job.patience)
 
@@ -125,7 +126,8 @@ class Child:
         return kind(self._guard, self._selector)
 
     def _report(self, number: int) -> None:
-        if number % PROGRESS_EVERY == 0:
+        if number - self._reported >= PROGRESS_EVERY:  # steps of bots in a file are not reported
+            self._reported = number
             self._print({"progress": number})
 
     def _print(self, frame: Mapping[str, Any]) -> None:
