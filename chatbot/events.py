@@ -246,7 +246,11 @@ class DialogTimedOut(ThreadEvent):
 
 
 class BotStarted(Event):
-    """The bot has started polling."""
+    """The bot has started polling.
+
+    Of several processes that share a store, the one that takes over what belongs to the bot and to no thread has this
+    event: at its start, or whenever another one gives it up.
+    """
 
     __slots__ = ()
 
@@ -257,7 +261,11 @@ class BotStarted(Event):
 
 
 class BotStopping(Event):
-    """The bot has stopped polling and will end after this event."""
+    """The bot has stopped polling and will end after this event.
+
+    Of several processes that share a store, the one that gives up what belongs to the bot and to no thread has this
+    event; it may go on with other threads.
+    """
 
     __slots__ = ()
 

@@ -330,6 +330,10 @@ class ThreadWatcher:
 
     def receive(self, note: ThreadsListed) -> None:
         """Schedule polls of the threads that another process has listed and that are owned here."""
+        conversations = self._context.conversations
+        if note.listed_ms is not None and not conversations.has_service_time:
+            conversations.note_service_time(note.listed_ms)
+            self.answered.set()
         for listed in note.threads:
             item = item_of(listed)
             if self._context.owns(item.id) and self._needs_poll(item):

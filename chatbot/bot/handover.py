@@ -84,6 +84,7 @@ class Handover:
         self._has_announced_stop = False
         self._held: set[int] = set()
         self._loading: set[int] = set()
+        self._to_take: set[int] = set()
         self._ending: dict[int, object] = {}
         self._taken_rows: set[ActionKey] = set()
         self._missed: frozenset[str] = frozenset()
@@ -125,9 +126,14 @@ class Handover:
             after_crash: Those whose last owner did not release them in order: its handlers may have killed it.
         """
         context = self._context
+        self._to_take |= shards
         async with self._lock:
-            self._loading = set(shards) & context.ownership.owned - self._held
-            context.crashed |= self._loading & after_crash
+            # Together with those that were gained while the store was read for the ones before.
+            wanted, self._to_take = self._to_take, set()
+            self._loading = wanted & context.ownership.owned - self._held
+            if shards and not self._loading:
+                return
+            context.crashed |= self._loading & (after_crash | context.ownership.crashed)
             while self._is_running and self._loading:
                 try:
                     await self._load(is_start=False, is_first=True, is_other=True)

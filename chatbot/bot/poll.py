@@ -232,8 +232,7 @@ class ThreadPoller:
         if is_full and self._state.membership.is_reported_out:
             await self._presence.handle_joined(None)
         self.polled_ms = poll.server_time_ms
-        if self.polled_ms is not None and not self._context.conversations.has_service_time:
-            self._context.conversations.note_service_time(self.polled_ms)  # before any timer is found to be due
+        self._note_service_time(poll)
         self._shown = max(self._shown, poll.top or 0)
         self._check_activity(shown_before)
         if is_full:
@@ -267,7 +266,14 @@ class ThreadPoller:
             return full_poll(service, thread, cursor, budget, catch_up=catch_up, known_page=self._settled_page)
         return incremental_poll(service, thread, cursor, budget, polled_ms=self.polled_ms)
 
+    def _note_service_time(self, poll: Poll) -> None:
+        """Tell timers the service's time, before any is set or found to be due, unless the thread list tells it."""
+        context = self._context
+        if poll.server_time_ms is not None and not (context.conversations.has_service_time and context.owns_bot):
+            context.conversations.note_service_time(poll.server_time_ms)
+
     def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, started_at: float) -> None:
+        self._note_service_time(poll)
         # Until the poll ends, own messages that it has shown prove to the outbox that they were sent.
         self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)

@@ -129,6 +129,28 @@ async def test_timers_fire_once_where_their_thread_is(end: End) -> None:
         assert seen.of("ring tea") == [two.name] * len(threads)
 
 
+@pytest.mark.parametrize("skew", [-7200.0, 7200.0], ids=["slow", "fast"])
+async def test_a_timer_fires_in_time_although_the_clock_of_one_replica_is_wrong(skew: float) -> None:
+    seen = Seen()
+    async with Cluster(timing(seen)) as cluster:
+        right, wrong = await cluster.join(), await cluster.join(skew=skew)
+        await cluster.balanced()
+        threads = [cluster.thread_of(right, "Ann"), cluster.thread_of(wrong, "Ann")]
+        cluster.say_in(threads, "Ann", "/remind 30 tea")
+        cluster.say_in(threads, "Ann", "/remind 90 cake")
+        await cluster.until(lambda: all(len(cluster.replies(thread)) == 2 for thread in threads))
+        await anyio.sleep(20)
+        assert seen.of("ring tea") == []
+        await anyio.sleep(15)
+        assert sorted(seen.of("ring tea")) == [right.name, wrong.name]
+        await right.leave()
+        await anyio.sleep(30)
+        assert seen.of("ring cake") == []
+        await anyio.sleep(30)
+
+        assert seen.of("ring cake") == [wrong.name] * 2
+
+
 @pytest.mark.parametrize("told", ["told", "not told"])
 async def test_a_timer_can_be_canceled_from_a_thread_of_another_replica(told: str) -> None:
     seen = Seen()
