@@ -274,6 +274,11 @@ class Bot:
         """Finish the work in these shards; see `Handover.release`."""
         await self._handover.release(shards, released)
 
+    @property
+    def has_taken_all(self) -> bool:
+        """Whether the bot serves all threads that this process owns; see `Handover.has_taken_all`."""
+        return self._handover.has_taken_all
+
     def lose(self, shards: frozenset[int]) -> None:
         """Drop the work in these shards at once; see `Handover.lose`."""
         self._handover.lose(shards)

@@ -113,6 +113,11 @@ class Handover:
             await self._load(is_start=True, is_first=is_first, is_other=is_first or not self._was_restored)
             self._was_restored = True
 
+    @property
+    def has_taken_all(self) -> bool:
+        """Whether everything that this process owns was read from the store."""
+        return self._context.ownership.owned <= self._held
+
     def end(self) -> None:
         """Take nothing more, because the bot has ended."""
         self._is_running = False

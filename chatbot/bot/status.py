@@ -200,7 +200,7 @@ async def wait_until_caught_up(bot: Bot) -> None:
 
 def _has_listed(bot: Bot) -> bool:
     """Return whether the thread list was read to its end, or another process reads it."""
-    return bot.watcher.has_walked or not bot.context.owns_bot
+    return bot.watcher.has_walked or (bot.has_taken_all and not bot.context.owns_bot)
 
 
 def _poll_unread(bot: Bot) -> None:

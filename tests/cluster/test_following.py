@@ -35,7 +35,7 @@ async def test_a_thread_moves_only_after_its_running_handler_and_the_others_at_o
     async with Cluster(slow(seen)) as cluster:
         one = await cluster.join()
         await cluster.balanced()
-        threads = [cluster.thread("Ann") for _ in range(12)]
+        threads = [cluster.thread("Ann") for _ in range(16)]
         cluster.say_in(threads, "Ann", "slow")
         await cluster.until(lambda: len(seen.of("slow")) == len(threads))
         two = await cluster.join()
@@ -314,16 +314,23 @@ async def test_a_handler_that_kills_its_process_is_given_up_after_some_deaths_an
 
 
 async def test_a_run_that_ends_by_itself_handles_what_it_owns() -> None:
-    async with Cluster(echo) as cluster:
+    seen = Seen()
+    async with Cluster(slow(seen, seconds=5)) as cluster:
         first = await cluster.join()
         await cluster.balanced()
-        threads = [cluster.thread("Ann") for _ in range(6)]
+        threads = [cluster.thread("Ann") for _ in range(16)]
         cluster.say_in(threads, "Ann", "hi")
         await cluster.until(lambda: all(cluster.replies(thread) == ["hi"] for thread in threads))
+        first.gate.is_cut_from_service = True
+        cluster.say_in(threads, "Ann", "slow")
         second = await cluster.join()
         await second.member.has_gained.wait()
         await wait_until_caught_up(second.bot)
+        ours = [thread for thread in threads if second.owns(thread)]
+        assert ours
+        assert set(seen.of("slow")) == {second.name}
+        assert all(cluster.replies(thread) == ["hi", "slow"] for thread in ours)
+
         await second.leave()
-        await cluster.until(lambda: len(first.member.owned) == 256)
-        cluster.say_in(threads, "Ann", "bye")
-        await cluster.until(lambda: all(cluster.replies(thread) == ["hi", "bye"] for thread in threads))
+        first.gate.is_cut_from_service = False
+        await cluster.until(lambda: all(cluster.replies(thread) == ["hi", "slow"] for thread in threads))
