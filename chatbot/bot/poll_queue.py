@@ -26,8 +26,9 @@ from typing import Final
 from chatbot.conversation.due_queue import DueQueue
 from chatbot.model import ThreadId
 
-BURST: Final = 0.25
-"""Seconds of the rate that may pass at once after an idle time."""
+BURST: Final = 0.5
+"""Seconds of the rate that may pass at once after an idle time: a tick of silent threads, and some time for an event
+loop that is late for it. Of a tick that is later than that, polls would be lost, and all would be late from then on."""
 
 TICK: Final = 0.2
 """Silent threads are polled at multiples of this many seconds, many at once: polls one by one find the processor's

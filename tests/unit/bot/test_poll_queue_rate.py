@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.poll_queue import BURST, RateLimitedPolls
+from chatbot.bot.poll_queue import BURST, TICK, RateLimitedPolls
 from chatbot.model import ThreadId
 
 A, B = ThreadId("a"), ThreadId("b")
@@ -42,7 +42,7 @@ def test_intervals_above_the_poll_rate_are_all_stretched_by_the_same_factor() ->
 
 
 def test_threads_that_are_due_soon_after_each_other_pass_together_at_the_tick() -> None:
-    beats = RateLimitedPolls(RATE, tick=0.2)
+    beats = RateLimitedPolls(RATE, TICK)
     for thread, pause in ((A, 30.01), (B, 30.19)):
         beats.set(thread, pause, 0.0)
 
@@ -52,9 +52,24 @@ def test_threads_that_are_due_soon_after_each_other_pass_together_at_the_tick() 
     assert [beats.pop(due), beats.pop(due)] == [A, B]
 
 
+@pytest.mark.parametrize("late", [0.0, 0.1, 0.29])
+def test_ticks_that_come_late_do_not_lower_the_rate(late: float) -> None:
+    rate, threads_polled, now = 100.0, 0, 0.0
+    beats = RateLimitedPolls(rate, TICK)
+    for number, thread in enumerate(threads(3000)):
+        beats.set(thread, 30.0, 0.0, phase=number / 3000)
+    while (due := beats.next_due()) is not None and due < 60.0:
+        now = due + late
+        while (thread := beats.pop(now)) is not None:
+            threads_polled += 1
+            beats.set(thread, 30.0, now)
+
+    assert threads_polled >= 0.97 * rate * now
+
+
 @given(st.floats(0.0, 1e7), st.floats(0.3, 100))
 def test_when_the_queue_says_that_a_thread_is_due_it_can_be_taken(now: float, pause: float) -> None:
-    beats = RateLimitedPolls(RATE, tick=0.2)
+    beats = RateLimitedPolls(RATE, TICK)
     beats.set(A, pause, now)
 
     due = beats.next_due()
