@@ -17,6 +17,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from tests.support.chromium import browser as browser
+from tests.support.postgres import postgres_schema as postgres_schema
 from tests.support.postgres import postgres_server as postgres_server
 from tests.support.postgres import postgres_url as postgres_url
 

@@ -23,7 +23,7 @@ from typing import Final
 
 import structlog
 
-from chatbot.errors import StoreError, StoreInUse
+from chatbot.errors import ConfigError, StoreError, StoreInUse
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import Standing, StoreUser, Use, leave, move, register, renew, users
@@ -156,10 +156,12 @@ class StoreSession:
             self._beating = asyncio.create_task(self._beat(), name="store beat")
             connection = await self._begin(is_first=True)
             await self._announce(connection)
-        except BaseException:
+        except BaseException as error:
             await self._stop_beating()
             await self._close_session()
-            raise
+            if isinstance(error, StoreError | ConfigError) or not isinstance(error, Exception):
+                raise
+            raise self._server.explain(error, "open") from error
         self._wake.set()
         return connection
 

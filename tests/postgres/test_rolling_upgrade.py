@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import asyncpg
 import pytest
 
 from chatbot.actions import ActionKey
@@ -25,7 +24,7 @@ from chatbot.stores.writes import MarkSeen
 from tests.contracts.records import BOT, HALL, begin, only_thread
 from tests.postgres.test_copying import EVERYTHING, contents
 from tests.postgres.test_sharing import joined
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, other_program
 
 pytestmark = pytest.mark.postgres
 
@@ -39,24 +38,13 @@ VERSION = "SELECT version FROM store_version WHERE application = 'chatbot'"
 
 
 @pytest.fixture
-def schema(postgres_url: str) -> str:
-    return postgres_url.rpartition("=")[2]
-
-
-@pytest.fixture
-async def old_store(postgres_server: PostgresServer, schema: str) -> None:
-    text = OLD.read_text("utf-8").replace("chatbot.", f"{schema}.").replace("SCHEMA chatbot;", f"SCHEMA {schema};")
+async def old_store(postgres_server: PostgresServer, postgres_schema: str) -> None:
+    text = (
+        OLD.read_text("utf-8")
+        .replace("chatbot.", f"{postgres_schema}.")
+        .replace("SCHEMA chatbot;", f"SCHEMA {postgres_schema};")
+    )
     await anyio.to_thread.run_sync(postgres_server.psql, text)
-
-
-@asynccontextmanager
-async def old_session(url: str, schema: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url.partition("?")[0], passfile="/dev/null")
-    try:
-        await connection.execute(f"SET search_path = {schema}")
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def beat(connection: Any) -> None:
@@ -80,40 +68,40 @@ async def test_a_store_that_knew_of_no_sharing_is_shared_with_all_that_is_in_it(
 
 
 @pytest.mark.usefixtures("old_store")
-async def test_an_older_version_and_those_who_share_exclude_each_other(postgres_url: str, schema: str) -> None:
-    async with old_session(postgres_url, schema) as old:
-        assert await old.fetchval(LOCK, schema)
+async def test_an_older_version_and_those_who_share_exclude_each_other(postgres_url: str, postgres_schema: str) -> None:
+    async with other_program(postgres_url) as old:
+        assert await old.fetchval(LOCK, postgres_schema)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(beat, old)
             with pytest.raises(StoreInUse, match=r"another process \(old\.example\.com, pid 6500\)"):
                 await PostgresStore(postgres_url, is_shared=True).__aenter__()
             tasks.cancel_scope.cancel()
-    async with joined(postgres_url) as one, old_session(postgres_url, schema) as old:
+    async with joined(postgres_url) as one, other_program(postgres_url) as old:
         await one.owns(SHARDS)
-        assert not await old.fetchval(LOCK, schema)
+        assert not await old.fetchval(LOCK, postgres_schema)
 
 
 @pytest.mark.usefixtures("old_store")
 async def test_an_older_version_can_go_on_with_the_tables_of_this_one_and_this_one_after_it(
-    postgres_url: str, schema: str
+    postgres_url: str, postgres_schema: str
 ) -> None:
     for _ in range(2):
         async with joined(postgres_url) as one:
             await one.owns(SHARDS)
             await one.store.commit(BOT, [MarkSeen(HALL, {9: 9})], shards=ALL_SHARDS)
-        async with old_session(postgres_url, schema) as old:
+        async with other_program(postgres_url) as old:
             assert await old.fetchval(VERSION) == 8  # it compares it with its own
-            assert await old.fetchval(LOCK, schema)
+            assert await old.fetchval(LOCK, postgres_schema)
             epoch = await old.fetchval(CLAIM, "old")
             assert await old.fetchval(COMMIT, epoch)
-    async with joined(postgres_url) as one, old_session(postgres_url, schema) as old:
+    async with joined(postgres_url) as one, other_program(postgres_url) as old:
         await one.owns(SHARDS)
         assert await old.fetchval(COMMIT, epoch) is None  # it was paused, and wakes up
 
 
 @pytest.mark.usefixtures("old_store")
-async def test_a_process_that_an_older_version_has_replaced_ends(postgres_url: str, schema: str) -> None:
-    async with joined(postgres_url) as one, old_session(postgres_url, schema) as old:
+async def test_a_process_that_an_older_version_has_replaced_ends(postgres_url: str, postgres_schema: str) -> None:
+    async with joined(postgres_url) as one, other_program(postgres_url) as old:
         await one.owns(SHARDS)
         await old.fetchval(CLAIM, "old")
         with pytest.raises(StoreInUse, match="another chatbot has taken over"):
@@ -134,7 +122,7 @@ async def newer_version(*, oldest_user: int) -> AsyncIterator[None]:
 
 
 async def test_a_newer_version_joins_while_this_one_writes_and_both_go_on_in_turn(
-    postgres_server: PostgresServer, postgres_url: str, schema: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str
 ) -> None:
     async with joined(postgres_url) as present:
         await present.owns(SHARDS)
@@ -155,7 +143,7 @@ async def test_a_newer_version_joins_while_this_one_writes_and_both_go_on_in_tur
             await again.owns(SHARDS // 2)
             await again.store.commit(BOT, [MarkSeen(HALL, {8: 8})], shards=again.owned)
             assert (await only_thread(again.store)).seen == {6: 6, 7: 7, 8: 8}
-    versions = f"SELECT version, reached FROM {schema}.store_version"
+    versions = f"SELECT version, reached FROM {postgres_schema}.store_version"
     assert await anyio.to_thread.run_sync(postgres_server.psql, versions) == "8|9"
 
 
@@ -167,9 +155,9 @@ async def test_a_version_that_the_tables_have_outgrown_is_refused(postgres_url: 
         await PostgresStore(postgres_url, is_shared=True).__aenter__()
 
 
-async def test_a_table_that_is_locked_is_changed_when_it_is_free_again(postgres_url: str, schema: str) -> None:
+async def test_a_table_that_is_locked_is_changed_when_it_is_free_again(postgres_url: str, postgres_schema: str) -> None:
     """Waiting for a lock keeps everybody else from the table, so each attempt is a short one."""
-    async with joined(postgres_url) as present, old_session(postgres_url, schema) as reader:
+    async with joined(postgres_url) as present, other_program(postgres_url) as reader:
         await present.owns(SHARDS)
         await present.store.commit(BOT, [begin()])
         transaction = reader.transaction()
@@ -191,9 +179,9 @@ async def test_a_table_that_is_locked_is_changed_when_it_is_free_again(postgres_
 
 
 async def test_a_schema_of_another_program_is_refused_by_those_who_share_too(
-    postgres_server: PostgresServer, postgres_url: str, schema: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str
 ) -> None:
-    sql = f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.replica (id integer)"
+    sql = f"CREATE SCHEMA {postgres_schema}; CREATE TABLE {postgres_schema}.replica (id integer)"
     await anyio.to_thread.run_sync(postgres_server.psql, sql)
 
     with pytest.raises(StoreError, match="has tables of another program"):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import anyio
 import anyio.to_thread
@@ -22,14 +20,9 @@ from chatbot.stores.sql import Statement
 from chatbot.stores.writes import MarkSeen, SaveState
 from tests.contracts.records import BOT, HALL, begin, only_thread
 from tests.postgres.test_sharing import joined, other_process
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, other_program
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def schema(postgres_url: str) -> str:
-    return postgres_url.rpartition("=")[2]
 
 
 async def fail(server: PostgresServer, schema: str, code: str, times: int) -> None:
@@ -47,24 +40,14 @@ async def fail(server: PostgresServer, schema: str, code: str, times: int) -> No
     await anyio.to_thread.run_sync(server.psql, sql)
 
 
-@asynccontextmanager
-async def other_program(url: str, schema: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url.partition("?")[0], passfile="/dev/null")
-    try:
-        await connection.execute(f"SET search_path = {schema}")
-        yield connection
-    finally:
-        await connection.close()
-
-
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03", "57014"])
 async def test_what_the_server_undoes_because_of_others_is_tried_again(
-    postgres_server: PostgresServer, postgres_url: str, schema: str, code: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str, code: str
 ) -> None:
     async with joined(postgres_url) as one:
         await one.owns(SHARDS)
         await one.store.commit(BOT, [begin()])
-        await fail(postgres_server, schema, code, 2)
+        await fail(postgres_server, postgres_schema, code, 2)
         await one.store.commit(BOT, [MarkSeen(HALL, {6: 6})], shards=ALL_SHARDS)
 
         assert (await only_thread(one.store)).seen == {6: 6}
@@ -81,16 +64,16 @@ async def test_what_the_server_undoes_because_of_others_is_tried_again(
     ],
 )
 async def test_what_does_not_go_away_is_explained_and_changes_nothing_and_ends_nothing(
-    postgres_server: PostgresServer, postgres_url: str, schema: str, code: str, remedy: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str, code: str, remedy: str
 ) -> None:
     async with joined(postgres_url) as one:
         await one.owns(SHARDS)
         await one.store.commit(BOT, [begin()])
-        await fail(postgres_server, schema, code, 4)
+        await fail(postgres_server, postgres_schema, code, 4)
         with pytest.raises(StoreError, match=remedy):
             await one.store.commit(BOT, [MarkSeen(HALL, {6: 6})], shards=ALL_SHARDS)
         assert (await only_thread(one.store)).seen == {}
-        await fail(postgres_server, schema, code, 0)
+        await fail(postgres_server, postgres_schema, code, 0)
         await one.store.commit(BOT, [MarkSeen(HALL, {7: 7})], shards=ALL_SHARDS)
 
         assert (await only_thread(one.store)).seen == {7: 7}
@@ -105,8 +88,10 @@ def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.mark.usefixtures("short")
-async def test_a_commit_that_waits_for_another_program_is_made_when_that_ends(postgres_url: str, schema: str) -> None:
-    async with joined(postgres_url) as one, other_program(postgres_url, schema) as other:
+async def test_a_commit_that_waits_for_another_program_is_made_when_that_ends(
+    postgres_url: str, postgres_schema: str
+) -> None:
+    async with joined(postgres_url) as one, other_program(postgres_url) as other:
         await one.owns(SHARDS)
         await one.store.commit(BOT, [begin()])
         transaction = other.transaction()
@@ -121,9 +106,11 @@ async def test_a_commit_that_waits_for_another_program_is_made_when_that_ends(po
         assert one.store.is_held
 
 
-async def test_a_deadlock_with_another_program_ends_and_the_commit_is_made_once(postgres_url: str, schema: str) -> None:
+async def test_a_deadlock_with_another_program_ends_and_the_commit_is_made_once(
+    postgres_url: str, postgres_schema: str
+) -> None:
     first, second = StateKey("a"), StateKey("b")
-    async with PostgresStore(postgres_url) as store, other_program(postgres_url, schema) as other:
+    async with PostgresStore(postgres_url) as store, other_program(postgres_url) as other:
         await store.commit(BOT, [SaveState(first, "1", None, 1), SaveState(second, "1", None, 1)])
         transaction = other.transaction()
         await transaction.start()

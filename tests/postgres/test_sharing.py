@@ -20,7 +20,7 @@ from chatbot.stores.records import StateKey, StoredState
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen, SaveState
 from tests.contracts.records import ANN, BOT, HALL, YARD, begin, only_thread
-from tests.postgres.proxy import proxied
+from tests.postgres.proxy import Proxy, proxied
 from tests.postgres.test_ownership import ENDING_SESSIONS, end
 from tests.support.postgres import PostgresServer
 
@@ -131,6 +131,12 @@ async def other_process(url: str, script: str = SHARING) -> AsyncIterator[tuple[
         end(process)
 
 
+@asynccontextmanager
+async def joined_through_proxy(server: PostgresServer, url: str) -> AsyncIterator[tuple[Proxy, Member]]:
+    async with proxied(server.port) as proxy, joined(url.replace(str(server.port), str(proxy.port))) as member:
+        yield proxy, member
+
+
 def test_a_store_that_is_shared_is_a_shared_store(postgres_url: str) -> None:
     store = PostgresStore(postgres_url, is_shared=True)
 
@@ -195,9 +201,7 @@ async def test_a_commit_for_many_shards_with_notes_takes_one_round_trip(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     """Beats go over another connection, which is counted, too."""
-    async with AsyncExitStack() as exits:
-        proxy = await exits.enter_async_context(proxied(postgres_server.port))
-        one = await exits.enter_async_context(joined(postgres_url.replace(str(postgres_server.port), str(proxy.port))))
+    async with joined_through_proxy(postgres_server, postgres_url) as (proxy, one):
         await one.owns(SHARDS)
         await one.store.commit(BOT, [begin()], shards=ALL_SHARDS)
         before = proxy.round_trips
@@ -210,23 +214,21 @@ async def test_a_commit_for_many_shards_with_notes_takes_one_round_trip(
 async def test_a_commit_whose_answer_is_lost_is_made_once_while_another_takes_the_shards(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    async with proxied(postgres_server.port) as proxy:
-        through = postgres_url.replace(str(postgres_server.port), str(proxy.port))
-        async with joined(through) as one, joined(postgres_url) as two:
-            await one.owns(SHARDS // 2)
-            await two.owns(SHARDS // 2)
-            await one.store.commit(BOT, [begin()])
-            proxy.cuts_answer_to = b"unusual name"
-            async with anyio.create_task_group() as tasks:
-                state = SaveState(StateKey("unusual name"), "1", None, 1)
-                tasks.start_soon(lambda: one.store.commit(BOT, [state], shards=one.owned.copy()))
-                with anyio.fail_after(20):
-                    while not proxy.cuts:  # noqa: ASYNC110 the proxy says when
-                        await anyio.sleep(0.01)
-                proxy.is_silent = True
-                await two.owns(SHARDS)
-                proxy.is_silent = False
-            assert await two.store.state(BOT, state.key) == StoredState("1", 1)
+    async with joined_through_proxy(postgres_server, postgres_url) as (proxy, one), joined(postgres_url) as two:
+        await one.owns(SHARDS // 2)
+        await two.owns(SHARDS // 2)
+        await one.store.commit(BOT, [begin()])
+        proxy.cuts_answer_to = b"unusual name"
+        async with anyio.create_task_group() as tasks:
+            state = SaveState(StateKey("unusual name"), "1", None, 1)
+            tasks.start_soon(lambda: one.store.commit(BOT, [state], shards=one.owned.copy()))
+            with anyio.fail_after(20):
+                while not proxy.cuts:  # noqa: ASYNC110 the proxy says when
+                    await anyio.sleep(0.01)
+            proxy.is_silent = True
+            await two.owns(SHARDS)
+            proxy.is_silent = False
+        assert await two.store.state(BOT, state.key) == StoredState("1", 1)
 
 
 async def test_notes_of_a_commit_reach_all_others_after_it(postgres_url: str) -> None:
@@ -323,19 +325,17 @@ async def test_a_session_with_the_number_of_a_dead_one_is_not_taken_for_it(
 async def test_a_partitioned_process_hands_over_and_comes_back_empty_handed(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    async with proxied(postgres_server.port) as proxy:
-        through = postgres_url.replace(str(postgres_server.port), str(proxy.port))
-        async with joined(through) as one, joined(postgres_url) as two:
-            await one.owns(SHARDS // 2)
-            await two.owns(SHARDS // 2)
-            before = set(one.owned)
-            proxy.is_silent = True
-            await two.owns(SHARDS)
-            assert not one.store.is_held
-            proxy.is_silent = False
-            await one.until(lambda: one.lost == before)
-            await one.owns(SHARDS // 2)
-            assert two.after_crash == before
+    async with joined_through_proxy(postgres_server, postgres_url) as (proxy, one), joined(postgres_url) as two:
+        await one.owns(SHARDS // 2)
+        await two.owns(SHARDS // 2)
+        before = set(one.owned)
+        proxy.is_silent = True
+        await two.owns(SHARDS)
+        assert not one.store.is_held
+        proxy.is_silent = False
+        await one.until(lambda: one.lost == before)
+        await one.owns(SHARDS // 2)
+        assert two.after_crash == before
 
 
 async def test_what_a_process_was_asked_to_stop_is_no_crash_and_moves_while_it_drains(postgres_url: str) -> None:

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,30 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+def postgres_schema(postgres_url: str) -> str:
+    """The schema of the store of its own."""
+    return postgres_url.rpartition("=")[2]
+
+
+@pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A store of its own: a schema."""
     schema = f"test{next(_schemas)}"
     yield f"{postgres_server.url}?schema={schema}"
     postgres_server.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+@asynccontextmanager
+async def other_program(url: str) -> AsyncIterator[Any]:
+    """A connection of asyncpg to the tables of a store, as another program, or another version, has one."""
+    import asyncpg  # those who need no server do without it
+
+    connection = await asyncpg.connect(url.partition("?")[0], passfile="/dev/null")
+    try:
+        await connection.execute(f"SET search_path = {url.rpartition('=')[2]}")
+        yield connection
+    finally:
+        await connection.close()
 
 
 def binaries() -> Path:
