@@ -104,7 +104,7 @@ def marked(view: Any, text: str) -> str:
 def processes_of(daemon: Daemon) -> list[str]:
     """Return the processes of forks that this daemon has begun."""
     assert daemon.process is not None
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in found.splitlines()]
     return [pid for pid, _, args in rows if "chatbot.testing.replays.child" in args and is_below(pid, rows, daemon)]
 
