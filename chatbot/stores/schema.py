@@ -2,7 +2,8 @@
 
 The texts are SQLite's; `postgres_dialect` translates them. An entry expands: it adds tables, or columns that are
 nullable or have a default, which the release before it does not read. A later release fills and uses them. What no
-supported release uses is removed (contracted) last, in an entry of its own.
+supported release uses is removed (contracted) last, in an entry of its own, which raises `OLDEST_USER` of
+`postgres_dialect`: until then, processes of both releases use one store on PostgreSQL.
 """
 
 from __future__ import annotations

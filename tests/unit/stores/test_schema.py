@@ -1,8 +1,10 @@
+import re
 import sqlite3
 
 import pytest
 
 from chatbot.errors import StoreError, StoreTooNew
+from chatbot.stores.postgres_dialect import OLDEST_USER
 from chatbot.stores.schema import APPLICATION_ID, MIGRATIONS, migrate
 
 FIRST = (("CREATE TABLE colour (name TEXT)", "INSERT INTO colour VALUES ('red')"),)
@@ -75,3 +77,11 @@ def test_another_programs_database_is_not_touched(connection, tmp_path, statemen
         migrate(connection, tmp_path)
 
     assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'outbox'").fetchone() is None
+
+
+def test_what_processes_of_two_releases_use_together_is_only_extended() -> None:
+    """A process of the version `OLDEST_USER` goes on with tables that a newer one has migrated beside it."""
+    assert len(MIGRATIONS) >= OLDEST_USER
+    for text in (text.strip() for entry in MIGRATIONS[OLDEST_USER:] for text in entry):
+        assert re.match(r"(CREATE (TABLE|INDEX)|ALTER TABLE \w+ ADD COLUMN) ", text), text
+        assert text.startswith("CREATE") or "NOT NULL" not in text or "DEFAULT" in text, text
