@@ -34,8 +34,8 @@ _HOLDS_SECRETS: Final = re.compile(r"key|token|secret|password|passwd|credential
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """One value.
+class EffectiveSetting:
+    """A setting in force.
 
     Args:
         path: its path in the settings.
@@ -48,7 +48,7 @@ class Value:
     source: str
 
 
-def effective(config: Config, document: Document) -> Iterator[Value]:
+def effective(config: Config, document: Document) -> Iterator[EffectiveSetting]:
     """Yield every value, in the order of the settings.
 
     Args:
@@ -57,7 +57,7 @@ def effective(config: Config, document: Document) -> Iterator[Value]:
     yield from _values(config, (), document)
 
 
-def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
+def _values(value: Any, path: DataPath, document: Document) -> Iterator[EffectiveSetting]:
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, Mapping) and value:
@@ -70,7 +70,7 @@ def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
         source, variables = _source(path, document)
         # Of a service one must see which it is; a store that is secret tells nobody where it is.
         is_hidden = path == ("store",) and document.is_secret(path)
-        yield Value(path, MASK if is_hidden else _masked(value, path, variables), source)
+        yield EffectiveSetting(path, MASK if is_hidden else _masked(value, path, variables), source)
 
 
 def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
