@@ -90,10 +90,9 @@ async def test_when_most_have_moved_the_others_are_not_kept_waiting_for_the_list
             room.emulator.send(thread, room.user("Ann").user, "are you there?")
         begun = room.stage.clock()
         await room.start()
-        await room.advance(seconds=0.2)
+        await room.advance(seconds=0.5)  # the first request for the list keeps its distance from those before the start
 
-        answered = sum(room.emulator.texts(thread)[-1][1] == "are you there?" for thread in threads)
-        assert answered == THREADS
+        assert all(len(room.emulator.texts(thread)) == 4 for thread in threads)
         assert sum(call.operation == "list_threads" and call.at >= begun * 1000 for call in room.emulator.calls) == 1
         await room.advance(minutes=1)
         assert all(len(room.emulator.texts(thread)) == 4 for thread in threads), "nobody is answered twice"
