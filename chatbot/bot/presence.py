@@ -7,6 +7,7 @@ loses nothing: the cursor is kept, and pending work is parked until the bot retu
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import anyio
 
@@ -34,6 +35,9 @@ from chatbot.service.base import is_refusal
 from chatbot.service.budget import Operation
 from chatbot.stores.records import ThreadRecord
 from chatbot.stores.writes import EnterThread, LeaveThread, MarkJoined, SaveThread
+
+PROBE_AFTER_START_SECONDS: Final = 10.0
+"""Seconds after a start until a thread that the bot had left is probed without a sign of its return."""
 
 
 class ThreadPresence:
@@ -217,7 +221,9 @@ class ThreadPresence:
 
     def resume(self) -> float | None:
         """Resume a thread that an earlier process has left; return the seconds until the first turn."""
-        self._state.membership.postpone_probe(anyio.current_time(), self.age, jittered(0.5, 0.0))
+        # Not before the thread list was read: it shows deleted threads, whose participants may still be readable.
+        not_before = anyio.current_time() + PROBE_AFTER_START_SECONDS
+        self._state.membership.postpone_probe(not_before, self.age, jittered(0.5, 0.0))
         expiry = self._parking.next(self.age) or 0.0 if self._is_parked else None
         return earliest(self.next_probe(), expiry)
 
