@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from chatbot.errors import ConfigError, StoreError
+from chatbot.errors import StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.postgres import PostgresStore
 from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, stored_versions
@@ -350,7 +350,7 @@ class _PostgresSide(_Side):
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return await self._thread.run(work)
-        except (StoreError, ConfigError):
+        except StoreError:
             raise
         except Exception as error:
             raise self._server.explain(error, "read or write") from error

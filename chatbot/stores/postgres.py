@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from chatbot.distribution import version
-from chatbot.errors import ConfigError, NotOwner, StoreError, StoreInUse
+from chatbot.errors import NotOwner, StoreError, StoreInUse
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores import postgres_dialect as dialect
@@ -114,10 +114,7 @@ class PostgresStore(SqlStore):
                 shards = Shards(self._url.schema, user.id, self._share, inbox.put_change)
             session = StoreSession(server, user, on_lost=inbox.put_lost, on_note=inbox.put_note, shards=shards)
             transactions = Transactions(server, session)
-            try:
-                self._last = await thread.run(transactions.open())
-            except ConfigError as error:  # a file of certificates that the URL names
-                raise StoreError(str(error)) from None
+            self._last = await thread.run(transactions.open())
             exits.push_async_callback(_shielded, lambda: thread.run(self._close(transactions)))
             readers = _Readers(server)
             exits.push_async_callback(_shielded, lambda: thread.run(readers.close()))
@@ -201,10 +198,10 @@ class PostgresStore(SqlStore):
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
         """See `SharedStore.exclusive`."""
-        thread = self._thread
-        if thread is None or self._writer is None:
+        session, thread = self._session, self._thread
+        if session is None or thread is None or self._writer is None:
             raise rows.not_open()
-        connection = await thread.run(_lock(Server(self._url), self._url.schema, name))
+        connection = await thread.run(_lock(session.server, self._url.schema, name))
         try:
             yield
             if connection.is_closed():

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from chatbot.errors import ConfigError, StoreError
+from chatbot.errors import StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
 from chatbot.stores.postgres_registry import read_replicas
@@ -48,10 +48,7 @@ def _run(url: PostgresUrl, read: Callable[[Connection], Awaitable[T]]) -> T:
         finally:
             await close(connection)
 
-    try:
-        return asyncio.run(connected())
-    except ConfigError as error:  # a file of certificates that the URL names
-        raise StoreError(str(error)) from None
+    return asyncio.run(connected())
 
 
 async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:

@@ -103,8 +103,8 @@ class Server:
             raise StoreError(msg)
         try:
             connection = await self._connect()
-        except ConfigError:
-            raise
+        except ConfigError as error:  # a file of certificates that the URL names, or the source of tokens
+            raise StoreError(str(error)) from None
         except Exception as error:
             raise self.explain(error, "connect to") from error
         try:

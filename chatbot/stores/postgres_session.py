@@ -23,7 +23,7 @@ from typing import Final
 
 import structlog
 
-from chatbot.errors import ConfigError, StoreError, StoreInUse
+from chatbot.errors import StoreError, StoreInUse
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import Standing, StoreUser, Use, leave, move, register, renew, users
@@ -109,7 +109,7 @@ class StoreSession:
         self.channel = channel(server.url.schema)
         self.acknowledged = 0
         self._standing = Standing(0, 0, 0)
-        self._server = server
+        self.server = server
         self._schema = server.url.schema
         self._on_lost = on_lost
         self._on_note = on_note
@@ -159,9 +159,9 @@ class StoreSession:
         except BaseException as error:
             await self._stop_beating()
             await self._close_session()
-            if isinstance(error, StoreError | ConfigError) or not isinstance(error, Exception):
+            if isinstance(error, StoreError) or not isinstance(error, Exception):
                 raise
-            raise self._server.explain(error, "open") from error
+            raise self.server.explain(error, "open") from error
         self._wake.set()
         return connection
 
@@ -236,13 +236,13 @@ class StoreSession:
 
     def _taken_over(self) -> StoreError:
         return self.lose(
-            f"another chatbot has taken over the store {self._server.url} while this process was silent or "
+            f"another chatbot has taken over the store {self.server.url} while this process was silent or "
             "disconnected: this process must end"
         )
 
     def _lost_commits(self) -> StoreError:
         return self.lose(
-            f"the server of {self._server.url} has lost commits that it had confirmed (it was restored, or failed over "
+            f"the server of {self.server.url} has lost commits that it had confirmed (it was restored, or failed over "
             "to a standby that was behind): this process must end"
         )
 
@@ -269,7 +269,7 @@ class StoreSession:
         return connection, self._standing.commits
 
     async def _begin(self, *, is_first: bool) -> Connection:
-        connection = await self._server.connect()
+        connection = await self.server.connect()
         try:
             if is_first:
                 self._standing = await self._register(connection)
@@ -280,7 +280,7 @@ class StoreSession:
             connection.terminate()
             if isinstance(error, StoreError) or not isinstance(error, Exception):
                 raise
-            raise self._server.explain(error, "open") from error
+            raise self.server.explain(error, "open") from error
         self._committing = connection
         return connection
 
@@ -303,7 +303,7 @@ class StoreSession:
                 try:
                     # A change of a table waits for those who use it, and everybody else for it: so not for long.
                     await connection.execute("SET lock_timeout = '1s'")
-                    await migrate(connection, self._server.url)
+                    await migrate(connection, self.server.url)
                     await connection.execute("RESET lock_timeout")
                     return await register(connection, self._schema, self.user, self._backend[0])
                 finally:
@@ -325,12 +325,12 @@ class StoreSession:
 
     def _session(self) -> Connection:
         if self._connection is None:
-            msg = f"the session with the store {self._server.url} is broken"
+            msg = f"the session with the store {self.server.url} is broken"
             raise StoreError(msg)
         return self._connection
 
     async def _connect(self) -> Connection:
-        session = await self._server.connect(is_owner=True)
+        session = await self.server.connect(is_owner=True)
         try:
             if self._shards is not None:
                 await session.add_listener(self.channel, self._heard)
@@ -368,7 +368,7 @@ class StoreSession:
             # Without a holder, its session is just ending. Another user's holder does not show its silence.
             is_silent = all(silence is not None and silence > 2 * BEAT_SECONDS for silence in found)
             if _now() - begun > (SILENT_SECONDS + 2 if is_silent else PATIENCE_SECONDS):
-                raise StoreInUse(await _in_use(session, self._server.url))
+                raise StoreInUse(await _in_use(session, self.server.url))
             await asyncio.sleep(0.1)
 
     async def _try_lock(self, session: Connection) -> bool:
@@ -398,7 +398,7 @@ class StoreSession:
             session.terminate()
             self._held_until = 0.0
             self._abort()
-            _log.warning("store.session_lost", store=str(self._server.url), reason=type(error).__name__)
+            _log.warning("store.session_lost", store=str(self.server.url), reason=type(error).__name__)
 
     async def _hold(self, asked: float) -> bool:
         """Beat once, or replace the session; return whether there is nothing left to do until the next beat."""
@@ -438,7 +438,7 @@ class StoreSession:
         self._claims_from = _now() + SETTLING_SECONDS
         if self._shards is not None:
             self._shards.note_silence()
-        _log.info("store.session_restored", store=str(self._server.url))
+        _log.info("store.session_restored", store=str(self.server.url))
         await self._check_standbys(session, is_first=False)
         return True
 
@@ -446,7 +446,7 @@ class StoreSession:
         """Refuse to begin where a failover may lose commits; where bots run already, only log it."""
         if self.user.use is Use.VISITOR:
             return
-        found = await standbys(session, self._server.url)
+        found = await standbys(session, self.server.url)
         if found.problem is not None:
             if is_first:
                 raise StoreError(found.problem)
