@@ -29,7 +29,7 @@ from chatbot.bot.monitoring import STALLED_SECONDS, Monitor, NoObserver, NoTrace
 from chatbot.bot.ownership import Everything, Ownership
 from chatbot.bot.retries import AttemptJournal
 from chatbot.bot.scheduler import Scheduler
-from chatbot.cluster.notes import Note
+from chatbot.cluster.notes import BotNote, LettersChanged
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource
 from chatbot.dispatch.author_code import uncancelled
@@ -283,7 +283,7 @@ class Bot:
         """Drop the work in these shards at once; see `Handover.lose`."""
         self._handover.lose(shards)
 
-    async def receive(self, note: Note) -> None:
+    async def receive(self, note: BotNote) -> None:
         """Do what another process asks for; see `Handover.receive`."""
         await self._handover.receive(note)
 
@@ -301,6 +301,10 @@ class Bot:
             return False
         await self.context.commit([RequestRetry(letter.id)])
         return self.queue_letter(letter)
+
+    def owns_letter(self, letter: DeadLetter) -> bool:
+        """Return whether a retry of a dead letter would be made in this process."""
+        return self._handover.owns_letter(letter)
 
     def can_retry(self, letter: DeadLetter) -> bool:
         """Return whether the bot is in the thread of a dead letter, or the letter has no thread."""
@@ -328,6 +332,7 @@ class Bot:
         for lane in self.scheduler.all_lanes:  # first, so that a running attempt does not store the letter again
             lane.drop_letters(lambda waiting: waiting.id == letter.id)
         await self.context.commit([DropDeadLetter(letter.id)])
+        self.context.ownership.tell(LettersChanged(self.user, (letter.id,)))
 
     # ── erasure ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -336,6 +341,10 @@ class Bot:
         self.context.conversations.erase(user)
         for lane in self.scheduler.all_lanes:
             lane.erase(user)
+
+    async def finish_takeover(self) -> None:
+        """Wait until threads that are being taken over are in memory, so that `erase` finds all of them."""
+        await self._handover.takeover()
 
     async def wait_for_turns(self, *, timeout: float) -> bool:
         """Wait until the turns that are running now have ended; return False if `timeout` seconds do not suffice."""

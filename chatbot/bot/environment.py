@@ -16,7 +16,7 @@ from chatbot.bot.degraded import DegradedReasons
 from chatbot.bot.failure_log import OngoingFailures, RepeatedFailures
 from chatbot.bot.monitoring import Monitor, Tracer
 from chatbot.bot.ownership import Everything, Ownership
-from chatbot.cluster.notes import ActionsAdded, Note, TimersDropped, encode
+from chatbot.cluster.notes import ActionsAdded, BotNote, TimersDropped, encode
 from chatbot.conversation import Conversations
 from chatbot.events import Event
 from chatbot.model import MessageId, ThreadId, UserId
@@ -184,12 +184,12 @@ class BotContext:
             self.conversations.apply(writes)
         self.ongoing.record_success("store", place=place)
 
-    def _notes_of(self, writes: Sequence[Write]) -> list[Note]:
+    def _notes_of(self, writes: Sequence[Write]) -> list[BotNote]:
         """Return what other processes must hear of these writes: what they do to threads that are not served here."""
         owns, knows = self.owns, self.conversations.knows_timer
         rows = [write.row for write in writes if isinstance(write, Enqueue) and not owns(write.row.thread)]
         timers = [write.id for write in writes if isinstance(write, DropTimer) and not knows(write.id)]
-        notes: list[Note] = []
+        notes: list[BotNote] = []
         if rows:
             notes.append(ActionsAdded(self.user, tuple((row.thread, row.key) for row in rows)))
         if timers:

@@ -27,7 +27,16 @@ from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import NO_THREAD, BotContext
 from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.scheduler import UNEXPECTED_ERROR_PAUSE, Scheduler
-from chatbot.cluster.notes import ActionsAdded, ListAgain, Note, ThreadNotified, ThreadsListed, TimersDropped
+from chatbot.cluster.notes import (
+    ActionsAdded,
+    BotNote,
+    DialogsDropped,
+    LettersChanged,
+    ListAgain,
+    ThreadNotified,
+    ThreadsListed,
+    TimersDropped,
+)
 from chatbot.errors import StoreError
 from chatbot.events import BotStopping, ThreadEvent
 from chatbot.model import ThreadId
@@ -349,7 +358,7 @@ class Handover:
 
     # ── what other processes tell ─────────────────────────────────────────────────────────────────────────────────
 
-    async def receive(self, note: Note) -> None:
+    async def receive(self, note: BotNote) -> None:
         """Do what another process asks for in threads that are owned here.
 
         Raises:
@@ -365,6 +374,10 @@ class Handover:
                     await self._add_actions(actions)
                 case TimersDropped(_, ids):
                     self._context.conversations.drop_timers(ids)
+                case DialogsDropped(_, ids):
+                    self._context.conversations.drop_dialogs(ids)
+                case LettersChanged(_, ids):
+                    await self._review_letters(ids)
                 case ListAgain():
                     if self._context.owns_bot:
                         self._watcher.list_again()
@@ -382,8 +395,33 @@ class Handover:
             if row is not None and row.status is RowStatus.PENDING:
                 self._scheduler.route([row])
 
+    async def _review_letters(self, ids: Collection[str]) -> None:
+        """Retry dead letters as an operator has requested, and cancel retries of those that were dropped."""
+        stored = {letter.id: letter for letter in await self._context.store.dead_letters(self._context.user)}
+        gone = set(ids) - stored.keys()
+        for lane in self._scheduler.all_lanes:
+            lane.drop_letters(lambda letter: letter.id in gone)
+        self._queue_letters(stored[id] for id in ids if id in stored)
+
+    def _queue_letters(self, letters: Iterable[DeadLetter]) -> None:
+        for letter in letters:
+            if letter.is_revived and self.owns_letter(letter) and not self._queue_letter(letter):
+                self._context.log.warning(
+                    "dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread"
+                )
+
+    def owns_letter(self, letter: DeadLetter) -> bool:
+        """Return whether a retry of a dead letter would be made here."""
+        context = self._context
+        return context.owns(letter.event.thread) if isinstance(letter.event, ThreadEvent) else context.owns_bot
+
+    async def takeover(self) -> None:
+        """Wait until what is being read from the store is in memory."""
+        async with self._lock:
+            pass
+
     async def find_missed(self) -> None:
-        """Find actions and timers of threads owned here that no note has told of, and timers that were canceled.
+        """Find actions, retries and timers of threads owned here that no note has told of, or that were canceled.
 
         What is found twice in a row was missed. Once is not enough: while the store is read, actions are settled and
         timers fire.
@@ -404,13 +442,23 @@ class Handover:
         }
         timers = {timer.id for timer in await context.store.timers(context.user)}
         gone = {id for id in known_before - timers if context.conversations.knows_timer(id)}
+        letters = {
+            letter.id: letter
+            for letter in await context.store.dead_letters(context.user)
+            if letter.is_revived and self.owns_letter(letter) and not self._is_queued(letter)
+        }
         again = self._missed
-        self._missed = frozenset({*rows, *gone})
+        self._missed = frozenset({*rows, *gone, *letters})
         missed = [row for key, row in rows.items() if key in again]
         if missed:
             context.log.warning("actions.missed", actions=len(missed))
             scheduler.route(missed)
         context.conversations.drop_timers(gone & again)
+        for id in letters.keys() & again:
+            self._queue_letter(letters[id])
+
+    def _is_queued(self, letter: DeadLetter) -> bool:
+        return any(lane.is_waiting(letter) for lane in self._scheduler.all_lanes)
 
     def _knows(self, thread: ThreadId, key: ActionKey) -> bool:
         lane = self._scheduler.lanes.get(thread)

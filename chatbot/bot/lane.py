@@ -165,10 +165,11 @@ class Lane:
 
     def retry_letter(self, letter: DeadLetter) -> None:
         """Retry a dead letter in the next turn; repeated requests before that count once."""
-        if not self._is_waiting(letter):
+        if not self.is_waiting(letter):
             self._letters = (*self._letters, letter)
 
-    def _is_waiting(self, letter: DeadLetter) -> bool:
+    def is_waiting(self, letter: DeadLetter) -> bool:
+        """Return whether a retry of a dead letter is requested, or is being made."""
         return any(waiting.id == letter.id for waiting in self._letters)
 
     def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
@@ -272,7 +273,7 @@ class Lane:
 
     async def _try_letter(self) -> None:
         letter = self._letters[0]
-        await self.processor.retry_letter(letter, is_wanted=self._is_waiting)
+        await self.processor.retry_letter(letter, is_wanted=self.is_waiting)
         self._letters = tuple(other for other in self._letters if other is not letter)
 
     async def _send(self) -> float | None:

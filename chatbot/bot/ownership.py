@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from chatbot.cluster.notes import Note
+from chatbot.cluster.notes import BotNote
 from chatbot.model import ThreadId, UserId
 
 _NONE: Final[frozenset[int]] = frozenset()
@@ -38,7 +38,7 @@ class Ownership(Protocol):
         """Return the shards of these threads for a commit; that of `NO_THREAD` is the bot's own."""
         ...
 
-    def tell(self, note: Note) -> None:
+    def tell(self, note: BotNote) -> None:
         """Tell the other processes something soon; does not wait, and the note may be lost."""
         ...
 
@@ -54,5 +54,5 @@ class Everything(Ownership):
     def shards(self, bot: UserId, threads: Sequence[ThreadId]) -> frozenset[int]:
         return _NONE
 
-    def tell(self, note: Note) -> None:
+    def tell(self, note: BotNote) -> None:
         pass

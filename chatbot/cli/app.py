@@ -64,13 +64,14 @@ _COMMANDS: Final = {
         "Apply changes to bots.yaml and plugins, and report what changed.",
         "Like the signal SIGHUP, but reports the result. If anything is wrong, nothing changes. Only changed bots are "
         "affected, and they lose no message: new plugins are swapped in between two events, and a bot with new "
-        "settings first finishes its current work.",
+        "settings first finishes its current work. --all then reloads the other processes that share the store, each "
+        "from its own files, and names those that refuse or do not answer.",
     ),
     "pause": (
         "Pause a bot until it is resumed, also over restarts.",
         "The bot finishes its current work and then polls and handles nothing: messages stay in their threads, timers "
-        "and schedules wait. Other bots keep running. `chatbot status` and the metric chatbot_paused show it. Asks the "
-        "running bots; if none run, the next start leaves the bot out.",
+        "and schedules wait. Other bots keep running. Of processes that share a store, all pause it. `chatbot status` "
+        "and the metric chatbot_paused show it. Asks the running bots; if none run, the next start leaves the bot out.",
     ),
     "resume": (
         "Resume a paused bot.",

@@ -43,6 +43,40 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+_OUTCOMES: Final[Mapping[str, str]] = {
+    "refused": "has refused: see its log",
+    "failed": "has failed: see its log",
+    "kept": "keeps some bots on their old plugins: see its log",
+    "busy": "has a handler that still runs",
+    "unknown": "does not know the request: run all in the same version",
+}
+_NO_ANSWER: Final = "has not answered: it may be busy, disconnected, or just ended"
+
+
+def others(answer: Mapping[str, Any], done: str) -> Iterator[str]:
+    """Yield what other processes have done that share the store: in one line those that succeeded, then each other one.
+
+    Args:
+        answer: the answer to a command.
+        done: what those have done that succeeded.
+    """
+    replies = answer.get("replicas", ())
+    if succeeded := [_place(reply) for reply in replies if reply["outcome"] == "done"]:
+        yield f"{done}: {', '.join(succeeded)}"
+    for reply in replies:
+        if reply["outcome"] != "done":
+            yield f"{_place(reply)} {_OUTCOMES.get(reply['outcome'], _NO_ANSWER)}"
+
+
+def have_all_done(answer: Mapping[str, Any]) -> bool:
+    """Return whether all other processes that share the store have done what was asked for."""
+    return all(reply["outcome"] == "done" for reply in answer.get("replicas", ()))
+
+
+def _place(reply: Mapping[str, Any]) -> str:
+    return printable(f"{reply['host']}, pid {reply['pid']}")
+
+
 def _can_show(text: str) -> bool:
     try:
         text.encode(sys.stdout.encoding or "ascii")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
+from chatbot.cli.boundary import EXIT_UNAVAILABLE
 from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
+from chatbot.cli.output import have_all_done, others
 from chatbot.config.source_location import printable
 
 TIMEOUT_SECONDS: Final = 3600.0
@@ -26,7 +29,7 @@ def pause(bot: BotName, /, config: ConfigFile = BOTS_YAML, *, format: Format = "
         print(f"{printable(bot)} is paused; `chatbot resume {printable(bot)}` starts it again.")
     else:
         print(f"{printable(bot)} is paused already.")
-    return 0
+    return _code(answer, "Paused, too", format)
 
 
 def resume(
@@ -48,4 +51,12 @@ def resume(
         print(f"{printable(bot)} is resumed" + (", and skips what arrived meanwhile." if skip else "."))
     else:
         print(f"{printable(bot)} is not paused.")
-    return 0
+    return _code(answer, "Resumed, too", format)
+
+
+def _code(answer: Mapping[str, Any], done: str, format: str) -> int:
+    """Print what other processes have done, and return the exit code. Those that have not answered follow later."""
+    if format == "text":
+        for line in others(answer, done):
+            print(line)
+    return 0 if have_all_done(answer) else EXIT_UNAVAILABLE

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
 from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format, Yes, confirmed_on_terminal
-from chatbot.cli.output import table
+from chatbot.cli.output import others, table
 from chatbot.config.source_location import printable
 
 Person = Annotated[str, Parameter(help="The person's user id, as threads and logs show it, such as 8:acs:…")]
@@ -70,8 +70,10 @@ def forget(user: Person, /, config: ConfigFile = BOTS_YAML, *, yes: Yes = False,
             print(f"{printable(user)} is erased: {records} record{'s' * (records != 1)} changed or deleted.")
         else:
             print(f"Nothing about {printable(user)} is stored.")
+        for line in others(answer, "Erased from the memory of"):
+            print(line)
         if not is_complete:
-            print("A handler still runs and may store more: run this command again in a moment.")
+            print("What still runs may store more: run this command again in a moment.")
     return 0 if is_complete else EXIT_UNAVAILABLE
 
 

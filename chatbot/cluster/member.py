@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
-from chatbot.cluster.notes import Note, decode, encode, merged
+from chatbot.cluster.notes import Answered, Asked, BotNote, decode, encode, merged
+from chatbot.cluster.requests import Requests
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import ShardsGained, ShardsLost, SharedStore
@@ -62,7 +63,7 @@ class MemberBot(Protocol):
         """Drop the work in these shards at once."""
         ...
 
-    async def receive(self, note: Note) -> None:
+    async def receive(self, note: BotNote) -> None:
         """Do what another process asks for."""
         ...
 
@@ -79,6 +80,7 @@ class ClusterMember:
         owned: the shards in which work may begin here.
         crashed: those of them whose last owner did not release them in order.
         has_gained: set once this process has owned a shard.
+        requests: what operators ask all processes for.
     """
 
     is_shared = True
@@ -89,13 +91,14 @@ class ClusterMember:
         self._releasing: dict[int, int] = {}
         self._released: list[int] = []
         self._has_released = anyio.Event()
-        self._notes: list[Note] = []
+        self._notes: list[BotNote] = []
         self._has_notes = anyio.Event()
         self._changed = anyio.Event()
         self.replicas = 1
         self.owned: frozenset[int] = frozenset()
         self.crashed: frozenset[int] = frozenset()
         self.has_gained = anyio.Event()
+        self.requests = Requests(store)
         self._log = structlog.get_logger()
 
     def shards(self, bot: UserId, threads: Sequence[ThreadId]) -> frozenset[int]:
@@ -117,7 +120,7 @@ class ClusterMember:
     async def run(self) -> None:
         """Follow the store's decisions, until canceled."""
         async with anyio.create_task_group() as group:
-            for loop in (self._receive_notes, self._send_notes, self._count, self._release):
+            for loop in (self._receive_notes, self._send_notes, self._count, self._release, self.requests.run):
                 group.start_soon(loop)
             while True:
                 change = await self._store.next_change()
@@ -207,7 +210,7 @@ class ClusterMember:
 
     # ── notes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tell(self, note: Note) -> None:
+    def tell(self, note: BotNote) -> None:
         """Send a note to the other processes soon."""
         self._notes.append(note)
         if len(self._notes) > MAX_NOTES:
@@ -232,8 +235,13 @@ class ClusterMember:
     async def _receive_notes(self) -> None:
         while True:
             note = decode(await self._store.next_note())
+            if note is None:
+                continue
+            if isinstance(note, Asked | Answered):
+                self.requests.receive(note)
+                continue
             for bot in self._bots():
-                if note is not None and bot.user == note.bot:
+                if bot.user == note.bot:
                     try:
                         await bot.receive(note)
                     except StoreError as error:

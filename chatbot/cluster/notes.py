@@ -99,7 +99,76 @@ class ThreadNotified:
     thread: ThreadId
 
 
-Note: TypeAlias = ThreadsListed | ActionsAdded | TimersDropped | ListAgain | ThreadNotified
+@dataclass(frozen=True, slots=True)
+class DialogsDropped:
+    """An operator has ended dialogs; the process that serves their threads may still know them.
+
+    Args:
+        bot: the bot.
+        ids: the ids of the dialogs.
+    """
+
+    kind: ClassVar = "dialogs"
+    bot: UserId
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LettersChanged:
+    """An operator has requested retries of dead letters, or dropped them: the store says which.
+
+    Args:
+        bot: the bot.
+        ids: the ids of the dead letters.
+    """
+
+    kind: ClassVar = "letters"
+    bot: UserId
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operator asks all processes for something, see `chatbot.cluster.requests`.
+
+    Args:
+        id: of the request; it is the same in each repetition.
+        sender: the name of the process that the operator uses.
+        what: what is asked for.
+        subject: whom or what it concerns: the name of a bot, or an id.
+        options: how.
+    """
+
+    kind: ClassVar = "ask"
+    id: str
+    sender: str
+    what: str
+    subject: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer of a process to `Asked`.
+
+    Args:
+        id: of the request.
+        sender: the name of the process that answers.
+        outcome: one word of the program's, or a few.
+    """
+
+    kind: ClassVar = "answer"
+    id: str
+    sender: str
+    outcome: str
+
+
+BotNote: TypeAlias = (
+    ThreadsListed | ActionsAdded | TimersDropped | DialogsDropped | LettersChanged | ListAgain | ThreadNotified
+)
+"""What the bots of one process tell those of the others."""
+
+Note: TypeAlias = BotNote | Asked | Answered
 """What one process tells the others."""
 
 
@@ -111,7 +180,7 @@ def encode(note: Note) -> list[str]:
             return _split({"kind": note.kind, "bot": bot, "listed_ms": listed_ms}, "threads", rows)
         case ActionsAdded(bot, actions):
             return _split({"kind": note.kind, "bot": bot}, "actions", [list(one) for one in actions])
-        case TimersDropped(bot, ids):
+        case TimersDropped(bot, ids) | DialogsDropped(bot, ids) | LettersChanged(bot, ids):
             return _split({"kind": note.kind, "bot": bot}, "ids", ids)
         case _:
             values = {field.name: getattr(note, field.name) for field in fields(note)}
@@ -152,6 +221,16 @@ _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Note]]] = {
     ThreadsListed.kind: _listed,
     ActionsAdded.kind: _actions,
     TimersDropped.kind: lambda data: TimersDropped(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
+    DialogsDropped.kind: lambda data: DialogsDropped(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
+    LettersChanged.kind: lambda data: LettersChanged(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
+    Asked.kind: lambda data: Asked(
+        str(data["id"]),
+        str(data["sender"]),
+        str(data["what"]),
+        str(data["subject"]),
+        tuple(map(str, data["options"])),
+    ),
+    Answered.kind: lambda data: Answered(str(data["id"]), str(data["sender"]), str(data["outcome"])),
     ListAgain.kind: lambda data: ListAgain(UserId(str(data["bot"]))),
     ThreadNotified.kind: lambda data: ThreadNotified(UserId(str(data["bot"])), ThreadId(str(data["thread"]))),
 }
@@ -182,10 +261,10 @@ def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def merged(notes: Sequence[Note]) -> list[Note]:
+def merged(notes: Sequence[BotNote]) -> list[BotNote]:
     """Return the notes without repetitions, and with one list of threads for each bot: fewer texts say the same."""
     listed: dict[UserId, ThreadsListed] = {}
-    others: dict[Note, None] = {}
+    others: dict[BotNote, None] = {}
     for note in notes:
         if not isinstance(note, ThreadsListed):
             others[note] = None

@@ -350,6 +350,11 @@ class Conversations:
         for id in ids:
             self._drop_timer(id)
 
+    def drop_dialogs(self, ids: Iterable[str]) -> None:
+        """Forget dialogs that are not stored any more: another process has ended them."""
+        for id in ids:
+            self._drop_dialog(id)
+
     def _drop_timer(self, id: str) -> None:
         record = self._timers.pop(id, None)
         if record is not None:

@@ -8,22 +8,26 @@ list.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+import anyio
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.errors import StateError, UnknownName
+from chatbot.cluster.notes import LettersChanged, encode
+from chatbot.cluster.requests import Answerer, ReplicaAnswer, Requests
+from chatbot.errors import ChatbotError, StateError, StoreError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
+from chatbot.runtime import replicas
 from chatbot.runtime.bot_users import adopt
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.runtime.pauses import Pauses, is_paused, pause_stored, resume_stored
 from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.stored_state import StateAdmin
-from chatbot.stores.base import Store
+from chatbot.stores.base import SharedStore, Store
 from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DeadLetter
 from chatbot.stores.writes import DropDeadLetter, RequestRetry
@@ -73,11 +77,18 @@ class ControlApi:
     Args:
         reloader: applies changes; None where the bots end by themselves (`--once`).
         pauses: pauses and resumes bots.
+        requests: asks the other processes that share the store; None if there are none.
     """
 
     def __init__(
-        self, admin: AdminApi, status_monitor: StatusMonitor, reloader: Reloader | None, pauses: Pauses
+        self,
+        admin: AdminApi,
+        status_monitor: StatusMonitor,
+        reloader: Reloader | None,
+        pauses: Pauses,
+        requests: Requests | None = None,
     ) -> None:
+        self._requests = requests
         self._admin = admin
         self._status_monitor = status_monitor
         self._reloader = reloader
@@ -93,13 +104,7 @@ class ControlApi:
             case "unsent":
                 return {"count": self._status_monitor.unsent(ThreadId(str(question.get("thread"))))}
             case "reload":
-                if self._reloader is None:
-                    message = "these bots end by themselves (--once); changes are applied at the next start"
-                    raise StateError(message)
-                return await self._reloader.reload(
-                    is_forced=question.get("force") is True,
-                    are_new_users_allowed=question.get("allow_new_users") is True,
-                )
+                return await self._reload(question)
             case "pause":
                 return await self._pauses.pause(str(question.get("bot")))
             case "resume":
@@ -107,6 +112,71 @@ class ControlApi:
                 return await self._pauses.resume(str(question.get("bot")), is_skipping=is_skipping)
             case _:
                 return await self._admin.answer(question)
+
+    async def _reload(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Reload this process, then the others if that is asked for: what is refused here changes nothing there."""
+        if self._reloader is None:
+            message = "these bots end by themselves (--once); changes are applied at the next start"
+            raise StateError(message)
+        is_forced = question.get("force") is True
+        are_new_users_allowed = question.get("allow_new_users") is True
+        outcome = await self._reloader.reload(is_forced=is_forced, are_new_users_allowed=are_new_users_allowed)
+        if question.get("all") is not True:
+            return outcome
+        options = [*([replicas.FORCE] if is_forced else ()), *([replicas.NEW_USERS] if are_new_users_allowed else ())]
+        seconds = replicas.LOAD_SECONDS + self._reloader.drain_seconds
+        replies = await replicas.ask_others(self._requests, replicas.RELOAD, options=options, seconds=seconds)
+        return {**outcome, "replicas": replicas.as_json(replies)}
+
+
+def answerers(
+    running: Callable[[], Sequence[Bot]], every: Sequence[Bot], pauses: Pauses, reloader: Reloader | None
+) -> Mapping[str, Answerer]:
+    """Return what this process does when another one asks it.
+
+    Args:
+        running: returns the bots of this process that are not paused.
+        every: all bots of this process.
+        pauses: pauses and resumes them.
+        reloader: applies changes; None where the bots end by themselves.
+    """
+
+    async def follow_pauses(_bot: str, _options: Sequence[str]) -> str:
+        await pauses.follow()
+        return replicas.DONE
+
+    async def erase_person(person: str, _options: Sequence[str]) -> str:
+        return replicas.DONE if await replicas.erase(running(), UserId(person)) else replicas.BUSY
+
+    async def wait_for_turns(user: str, _options: Sequence[str]) -> str:
+        bots = [bot for bot in running() if bot.user == user]
+        return (
+            replicas.DONE
+            if all([await bot.wait_for_turns(timeout=replicas.TURN_SECONDS) for bot in bots])
+            else replicas.BUSY
+        )
+
+    async def reload(_subject: str, options: Sequence[str]) -> str:
+        if reloader is None:
+            return replicas.REFUSED
+        try:
+            outcome = await reloader.reload(
+                is_forced=replicas.FORCE in options, are_new_users_allowed=replicas.NEW_USERS in options
+            )
+        except ChatbotError:  # `reload` has logged it
+            return replicas.REFUSED
+        return "kept" if outcome["kept"] else replicas.DONE
+
+    async def runs(name: str, _options: Sequence[str]) -> str:
+        return "yes" if name in {bot.name for bot in every} else "no"
+
+    return {
+        replicas.PAUSES: follow_pauses,
+        replicas.ERASE: erase_person,
+        replicas.WAIT: wait_for_turns,
+        replicas.RELOAD: reload,
+        replicas.RUNS: runs,
+    }
 
 
 def letter_summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
@@ -144,9 +214,6 @@ def letter_details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
 
 
 MAX_LISTED: Final = 1000
-HANDLER_WAIT_SECONDS: Final = 10.0
-"""Seconds that an erasure waits for running handlers, which may hold the person's texts."""
-
 ALL: Final = "all"
 _USER_ID: Final = re.compile(r"\d+:\S+")
 _Owned = tuple[BotRecord, DeadLetter]
@@ -158,20 +225,26 @@ class AdminApi:
     Args:
         store: opened by the caller.
         bots: the bots that run on it; a reload changes this list.
+        requests: asks the other processes that share the store; None if there are none.
     """
 
-    def __init__(self, store: Store, bots: Sequence[Bot] = ()) -> None:
+    def __init__(self, store: Store, bots: Sequence[Bot] = (), requests: Requests | None = None) -> None:
         self._store = store
         self._bots = bots
+        self._requests = requests
         self._log = structlog.get_logger()
 
     @property
     def _stored_state(self) -> StateAdmin:
-        return StateAdmin(self._store, self._running)
+        return StateAdmin(self._store, self._running, self._requests)
 
     @property
     def _running(self) -> Mapping[UserId, Bot]:
-        return {bot.user: bot for bot in self._bots if not is_paused(bot)}
+        return {bot.user: bot for bot in self.running()}
+
+    def running(self) -> list[Bot]:
+        """Return the bots that are not paused."""
+        return [bot for bot in self._bots if not is_paused(bot)]
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer one request: `ask` names it; further keys are `bot` (a name), `id` (or `all`), `user`, `thread`.
@@ -191,7 +264,7 @@ class AdminApi:
                 return {"letters": [await self._retry(*letter) for letter in letters]}
             case {"ask": "dead-letters drop", "id": str(id)}:
                 letters = await self._select(id, _name(question, "bot"))
-                return {"letters": [await self._drop(*letter) for letter in letters]}
+                return {"letters": await self._drop_all(letters)}
             case {"ask": "state forget", "user": str(user)}:
                 return await self._forget(user)
             case {"ask": "state list"}:
@@ -252,26 +325,53 @@ class AdminApi:
     async def _retry(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
         outcome = "not in the thread"
         bot = self._running.get(record.user)
-        if bot is not None:
-            if await bot.retry_letter(letter):
+        if bot is not None and bot.owns_letter(letter):
+            # If its thread is lost just now, the next owner finds the request.
+            if await bot.retry_letter(letter) or not bot.owns_letter(letter):
                 outcome = "now"
         elif await self._is_in(record, letter):
-            await self._store.commit(record.user, [RequestRetry(letter.id)])
-            outcome = "at the next start"
+            notes = encode(LettersChanged(record.user, (letter.id,)))
+            await self._store.commit(record.user, [RequestRetry(letter.id)], notes=notes)
+            outcome = "now" if await self._is_run(record) else "at the next start"
         self._log.info("dead_letter.retry_requested", letter=letter.id, bot=record.name, outcome=outcome)
         return {**letter_summary(record, letter), "outcome": outcome}
 
     async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
         """Return whether the bot is in the dead letter's thread, according to the store."""
-        thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else None
+        if not isinstance(letter.event, ThreadEvent):
+            return True
+        thread = letter.event.thread
         return any(one.thread == thread and not one.is_left for one in await self._store.threads(record.user))
+
+    async def _is_run(self, record: BotRecord) -> bool:
+        """Return whether a process runs the bot: this one, or another one that shares the store."""
+        if self._bots:
+            return record.user in self._running
+        is_shared = isinstance(self._store, SharedStore) and bool(await self._store.replicas())
+        return is_shared and record.paused_ms is None
+
+    async def _drop_all(self, letters: Sequence[_Owned]) -> list[Mapping[str, Any]]:
+        """Drop dead letters; those of other processes twice, because a retry that runs there may store one again."""
+        dropped = [await self._drop(*letter) for letter in letters]
+        elsewhere: dict[UserId, list[_Owned]] = {}
+        for record, letter in letters:
+            bot = self._running.get(record.user)
+            if bot is not None and not bot.owns_letter(letter):
+                elsewhere.setdefault(record.user, []).append((record, letter))
+        for user, again in elsewhere.items():
+            await replicas.ask_others(self._requests, replicas.WAIT, user, seconds=replicas.ANSWER_SECONDS)
+            for _, letter in again:
+                notes = encode(LettersChanged(user, (letter.id,)))
+                await self._store.commit(user, [DropDeadLetter(letter.id)], notes=notes)
+        return dropped
 
     async def _drop(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
         bot = self._running.get(record.user)
         if bot is not None:
             await bot.drop_letter(letter)
         else:
-            await self._store.commit(record.user, [DropDeadLetter(letter.id)])
+            notes = encode(LettersChanged(record.user, (letter.id,)))
+            await self._store.commit(record.user, [DropDeadLetter(letter.id)], notes=notes)
         self._log.info("dead_letter.dropped", letter=letter.id, bot=record.name)
         return letter_summary(record, letter)
 
@@ -281,6 +381,12 @@ class AdminApi:
         if name in {bot.name for bot in self._bots}:
             message = f"the bot {name} runs, as the user that it has; stop the bots first"
             raise StateError(message)
+        asked = await replicas.ask_others(self._requests, replicas.RUNS, name, seconds=replicas.ANSWER_SECONDS)
+        for reply in asked:
+            if reply.outcome != "no":
+                how = "runs there" if reply.outcome == "yes" else "may run there, which did not answer"
+                message = f"the bot {name} {how}: {reply.replica.host}, pid {reply.replica.pid}; stop the bots first"
+                raise StateError(message)
         user, since_ms = _name(question, "user"), question.get("since_ms")
         adopted = await adopt(
             self._store,
@@ -296,23 +402,39 @@ class AdminApi:
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _forget(self, user: str) -> Mapping[str, Any]:
-        """Erase a person from the store and the lanes, then once more, because running handlers may have written."""
-        await self._check_person(user)
-        person = UserId(user)
-        erased = await self._erase(person)
-        is_complete = True
-        for bot in self._running.values():
-            is_complete &= await bot.wait_for_turns(timeout=HANDLER_WAIT_SECONDS)
-        if self._running:
-            erased += await self._erase(person)
-        self._log.info("person.erased", records=erased, is_complete=is_complete)
-        return {"records": erased, "is_complete": is_complete}
+        """Erase a person from memory and the store, then once more, because running handlers may have written.
 
-    async def _erase(self, person: UserId) -> int:
-        erased = await self._store.forget(person)
-        for bot in self._running.values():
-            bot.erase(person)
-        return erased
+        The memory of all processes comes first: what is left there would be written after the rows were erased.
+        """
+        await self._check_person(user)
+        person, erased, is_complete = UserId(user), 0, True
+        replies: list[ReplicaAnswer] = []
+        for _ in range(2 if self._bots else 1):
+            is_here, replies = await self._erase_from_memory(person)
+            erased += await self._store.forget(person)
+            is_complete = is_here and all(reply.outcome == replicas.DONE for reply in replies)
+        self._log.info("person.erased", records=erased, is_complete=is_complete)
+        answer: dict[str, Any] = {"records": erased, "is_complete": is_complete}
+        return {**answer, "replicas": replicas.as_json(replies)} if replies else answer
+
+    async def _erase_from_memory(self, person: UserId) -> tuple[bool, list[ReplicaAnswer]]:
+        """Erase a person from the memory of this process and of the others, at the same time."""
+        is_complete, replies, problem = True, list[ReplicaAnswer](), list[StoreError]()
+
+        async def ask() -> None:
+            try:
+                replies.extend(
+                    await replicas.ask_others(self._requests, replicas.ERASE, person, seconds=replicas.ANSWER_SECONDS)
+                )
+            except StoreError as error:  # raised below: a group would wrap it
+                problem.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            is_complete = await replicas.erase(self.running(), person)
+        if problem:
+            raise problem[0]
+        return is_complete, replies
 
     async def _check_person(self, user: str) -> None:
         if not _USER_ID.fullmatch(user):

@@ -18,7 +18,7 @@ from chatbot.bot.status import wait_until_caught_up
 from chatbot.cluster.member import ClusterMember
 from chatbot.config import Config, LogConfig
 from chatbot.errors import StoreError
-from chatbot.runtime.admin_api import AdminApi, ControlApi, audit
+from chatbot.runtime.admin_api import AdminApi, ControlApi, answerers, audit
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
@@ -226,12 +226,13 @@ class Daemon:
             for bot in runtime.bots:
                 if is_paused(bot):
                     self._log.warning("bot.paused", bot=bot.name)
-            admin = ControlApi(
-                AdminApi(store, runtime.bots),
-                status_monitor,
-                None if self._is_once else reloader,
-                Pauses(runtime, bot_supervisor),
-            )
+            requests = member.requests if member else None
+            reloads = None if self._is_once else reloader
+            pauses = Pauses(runtime, bot_supervisor, requests=requests)
+            caretaker = AdminApi(store, runtime.bots, requests)
+            admin = ControlApi(caretaker, status_monitor, reloads, pauses, requests)
+            if requests is not None:
+                requests.answerers = answerers(caretaker.running, runtime.bots, pauses, reloads)
             if self._sandbox is not None:
                 self._sandbox.attach(runtime, admin, partial(self._restart, runtime))
                 self._has_bots.set()
@@ -245,7 +246,7 @@ class Daemon:
                         await self._announce(runtime)
                 if not self._stopping.is_set():
                     with watchdog.watching():
-                        await self._run_bots(runtime, bot_supervisor, reloader, status_monitor, member)
+                        await self._run_bots(runtime, bot_supervisor, reloader, status_monitor, member, pauses)
 
     def _create_reloader(
         self, runtime: Runtime, bot_supervisor: Supervisor, server: StatusServer, status_monitor: StatusMonitor
@@ -269,8 +270,11 @@ class Daemon:
         reloader: Reloader,
         status_monitor: StatusMonitor,
         member: ClusterMember | None,
+        pauses: Pauses,
     ) -> None:
         async with anyio.create_task_group() as beside:
+            if member is not None:
+                beside.start_soon(pauses.watch)
             beside.start_soon(self._send_heartbeats, status_monitor)
             beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:

@@ -238,6 +238,11 @@ class Reloader:
         self._accepted: set[Incompatibility] = set()
         self._log = structlog.get_logger()
 
+    @property
+    def drain_seconds(self) -> float:
+        """How long a bot with new settings may take to finish its current work."""
+        return self._bot_supervisor.drain_seconds
+
     def request(self) -> None:
         """Request a reload; `run` does it."""
         self._requested.set()

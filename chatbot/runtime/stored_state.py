@@ -14,18 +14,18 @@ from typing import Any, Final
 import structlog
 
 from chatbot.bot import Bot
+from chatbot.cluster.notes import DialogsDropped, TimersDropped, encode
+from chatbot.cluster.requests import Requests
 from chatbot.errors import StateError, UnknownName
 from chatbot.model import UserId
+from chatbot.runtime import replicas
 from chatbot.runtime.observe.story import StoryStore
 from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DialogRecord, StateKey, StoredState, TimerRecord
-from chatbot.stores.writes import DropDialog, DropTimer, Write
+from chatbot.stores.writes import DropDialog, DropTimer
 
 MOST_LISTED: Final = 1000
-HANDLER_TIMEOUT: Final = 10.0
-"""Seconds that the end of a dialog or timer waits for running handlers, which may store it again."""
-
 _JSON_COLUMNS: Final = frozenset({"value", "event", "journal", "payload", "action"})
 
 
@@ -86,10 +86,12 @@ class StateAdmin:
     Args:
         store: opened by the caller.
         running: the bots that run on it, by user.
+        requests: asks the other processes that share the store; None if there are none.
     """
 
-    def __init__(self, store: Store, running: Mapping[UserId, Bot]) -> None:
+    def __init__(self, store: Store, running: Mapping[UserId, Bot], requests: Requests | None = None) -> None:
         self._store = store
+        self._requests = requests
         self._running = running
         self._log = structlog.get_logger()
 
@@ -194,15 +196,22 @@ class StateAdmin:
         self._log.info("timer.canceled_by_operator", bot=entry.owner.name, handler=entry.stored.handler)
         return {"entry": entry.summary()}
 
-    async def _drop(self, entry: _Entry, write: Write) -> None:
-        bot = self._running.get(entry.owner.user)
+    async def _drop(self, entry: _Entry, write: DropDialog | DropTimer) -> None:
+        user, bot = entry.owner.user, self._running.get(entry.owner.user)
+        note = (DialogsDropped if isinstance(write, DropDialog) else TimersDropped)(user, (write.id,))
         if bot is None:
-            await self._store.commit(entry.owner.user, [write])
+            await self._store.commit(user, [write], notes=encode(note))
             return
         await bot.context.commit([write])
+        bot.context.ownership.tell(note)
         # A handler that runs now began before this, and its commit may store the entry again.
-        await bot.wait_for_turns(timeout=HANDLER_TIMEOUT)
+        thread = getattr(entry.stored, "thread", None)
+        if thread is None or bot.context.owns(thread):
+            await bot.wait_for_turns(timeout=replicas.TURN_SECONDS)
+        else:
+            await replicas.ask_others(self._requests, replicas.WAIT, user, seconds=replicas.ANSWER_SECONDS)
         await bot.context.commit([write])
+        bot.context.ownership.tell(note)
 
     async def _entries(self, name: str | None) -> Sequence[_Entry]:
         owners = await self._store.bots()

@@ -160,8 +160,12 @@ class Replica:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.member.run)
                 task_status.started()
-                await bot.run(self._stopping)
+                await self.run_bot(resource, self._stopping)
                 group.cancel_scope.cancel()
+
+    async def run_bot(self, resource: AcsResource, stopping: anyio.Event) -> None:
+        """Run the bot until `stopping` is set, and it has finished its work."""
+        await self.bot.run(stopping)
 
     async def _identity(self) -> BotRecord:
         """Return the bot's identity; the replica that comes first creates it."""
@@ -186,10 +190,13 @@ class Cluster:
         raises_failures: a failure of a handler fails the test.
 
     Attributes:
+        replica_type: the class of its replicas.
         replicas: all that have ever joined, in order.
         failures: failures of handlers.
         healed: how many doubles each replica has healed.
     """
+
+    replica_type: type[Replica] = Replica
 
     def __init__(
         self,
@@ -239,7 +246,7 @@ class Cluster:
 
     async def join(self, *, skew: float = 0.0, limit: float | None = None) -> Replica:
         """Start another replica."""
-        replica = Replica(self, f"r{len(self.replicas) + 1}", skew=skew, limit=limit)
+        replica = self.replica_type(self, f"r{len(self.replicas) + 1}", skew=skew, limit=limit)
         self.replicas.append(replica)
         await self._group.start(replica.run)
         self._bot = replica.bot.user
