@@ -177,8 +177,7 @@ class Bot:
         await self._handover.restore()
         context.log.info("bot.started", user_id=context.user, threads=len(scheduler.lanes))
         async with self.handlers.generations:
-            if context.owns_bot:
-                await self._announce_start()
+            await self._announce_start()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._run_forever, self.watcher.run, "thread watcher")
                 group.start_soon(self._run_forever, scheduler.run, "scheduler")
@@ -201,13 +200,13 @@ class Bot:
         context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.all_lanes))
 
     async def _announce_start(self) -> None:
-        await self.scheduler.announce(BotStarted(bot=self.context.user, occurred_on=self.context.now))
+        if self._handover.take_start():
+            await self.scheduler.announce(BotStarted(bot=self.context.user, occurred_on=self.context.now))
 
     async def _announce_takeovers(self) -> None:
         """Run the handlers of the start whenever this process takes over what belongs to no thread, until canceled."""
         while True:
-            await self._handover.bot_taken.wait()
-            self._handover.bot_taken = anyio.Event()
+            await self._handover.wait_for_start()
             await self._announce_start()
 
     async def _run_forever(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -67,9 +67,6 @@ class Handover:
         watcher: Polls the thread list, where this process owns the bot.
         handlers: Knows the schedules.
         queue_letter: Passes a dead letter whose retry was requested to its lane; returns False if that is not possible.
-
-    Attributes:
-        bot_taken: Set when what belongs to no thread was taken over while the bot runs.
     """
 
     def __init__(
@@ -97,7 +94,8 @@ class Handover:
         self._ending: dict[int, object] = {}
         self._taken_rows: set[ActionKey] = set()
         self._missed: frozenset[str] = frozenset()
-        self.bot_taken = anyio.Event()
+        self._is_start_due = False
+        self._start_is_due = anyio.Event()
 
     # ── take ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,11 +206,12 @@ class Handover:
         if self._is_loading(None):
             self._has_announced_stop = False
             scheduler.restart_threadless_lane()
+            self._is_start_due = True
+            self._start_is_due.set()
             if is_start:
                 self._watcher.restart(polled_ms)
             else:
                 self._watcher.take_over(polled_ms)
-                self.bot_taken.set()
                 scheduler.schedule(NO_THREAD)
         self._create_lanes(records, rows, polled_ms)
         for letter in letters:
@@ -323,12 +322,24 @@ class Handover:
                     with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
                         await scheduler.ended.wait()
 
+    def take_start(self) -> bool:
+        """Return whether the handlers of the bot's start are to run here: once, whenever the bot was taken over."""
+        is_due, self._is_start_due = self._is_start_due, False
+        return is_due
+
+    async def wait_for_start(self) -> None:
+        """Wait until `take_start` may return true."""
+        while not self._is_start_due:
+            self._start_is_due = anyio.Event()
+            await self._start_is_due.wait()
+
     async def announce_stop(self) -> None:
         """Run the handlers of the bot's stop, once: a process that stops gives its shards up at the same time."""
         if not self._has_announced_stop:
             self._has_announced_stop = True
             context = self._context
             await self._scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
+            self._scheduler.ended.notify()
 
     def lose(self, shards: frozenset[int]) -> None:
         """Drop the work in these shards at once, without writing anything: another process may do it already."""
@@ -354,6 +365,7 @@ class Handover:
         if self._shard(None) in gone:
             scheduler.remove_threadless_lane()
             self._watcher.restart(None)
+            self._is_start_due = False
         scheduler.ended.notify()  # a stop may wait for lanes that were removed
 
     # ── what other processes tell ─────────────────────────────────────────────────────────────────────────────────

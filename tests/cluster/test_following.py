@@ -214,6 +214,8 @@ async def test_the_start_is_announced_by_each_process_that_takes_the_bot_over() 
         await cluster.until(lambda: len(second.member.owned) == 256)
         await anyio.sleep(5)
         await second.leave()
+        assert seen.of("started")[-2:] == [first.name, second.name]
+        assert len(seen.of("started")) == len(seen.of("stopping")) <= 3
 
         events = [(replica, text) for replica, thread, text in seen.calls if not thread and text != "tick"]
         assert events[-4:] == [
