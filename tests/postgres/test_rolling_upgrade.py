@@ -85,6 +85,7 @@ async def test_an_older_version_and_those_who_share_exclude_each_other(postgres_
 async def test_an_older_version_can_go_on_with_the_tables_of_this_one_and_this_one_after_it(
     postgres_url: str, postgres_schema: str
 ) -> None:
+    epoch = 0
     for _ in range(2):
         async with joined(postgres_url) as one:
             await one.owns(SHARDS)

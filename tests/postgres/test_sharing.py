@@ -73,8 +73,8 @@ class Member:
 
 
 @asynccontextmanager
-async def joined(url: str, **options: object) -> AsyncIterator[Member]:
-    async with PostgresStore(url, is_shared=True, **options) as store, anyio.create_task_group() as tasks:
+async def joined(url: str, *, share: float | None = None) -> AsyncIterator[Member]:
+    async with PostgresStore(url, is_shared=True, share=share) as store, anyio.create_task_group() as tasks:
         member = Member(store)
         tasks.start_soon(member.follow)
         tasks.start_soon(member.hear)
@@ -219,8 +219,8 @@ async def test_a_commit_whose_answer_is_lost_is_made_once_while_another_takes_th
         await two.owns(SHARDS // 2)
         await one.store.commit(BOT, [begin()])
         proxy.cuts_answer_to = b"unusual name"
+        state = SaveState(StateKey("unusual name"), "1", None, 1)
         async with anyio.create_task_group() as tasks:
-            state = SaveState(StateKey("unusual name"), "1", None, 1)
             tasks.start_soon(lambda: one.store.commit(BOT, [state], shards=one.owned.copy()))
             with anyio.fail_after(20):
                 while not proxy.cuts:  # noqa: ASYNC110 the proxy says when
