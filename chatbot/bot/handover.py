@@ -339,7 +339,6 @@ class Handover:
             self._has_announced_stop = True
             context = self._context
             await self._scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
-            self._scheduler.ended.notify()
 
     def lose(self, shards: frozenset[int]) -> None:
         """Drop the work in these shards at once, without writing anything: another process may do it already."""

@@ -234,6 +234,7 @@ class Scheduler:
                 await self.threadless_lane.announce(event)
         finally:
             self._announcing -= 1
+            self.ended.notify()
 
     @property
     def is_idle(self) -> bool:
