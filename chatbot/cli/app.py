@@ -194,6 +194,17 @@ _GROUPS: Final = {
             "cancel-timer": ("cancel_timer", "Cancel a timer before it is due."),
         },
     ),
+    "cluster": (
+        "Show the processes that share a store on PostgreSQL.",
+        "Asks the database, so it works on any machine that has bots.yaml, whether bots run there or not.",
+        {
+            "status": (
+                "status",
+                "Show the processes, the shards that each owns, and those without owner. Exits with 75 if a shard has "
+                "had no owner for more than 10 s or a process is silent, and with 69 if the store cannot be reached.",
+            ),
+        },
+    ),
     "store": (
         "Back up, check and copy the store.",
         "All but `copy` read the store directly, whether the bots run or not, and never change it.",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from chatbot.cli.boundary import EXIT_CONFIG, EXIT_UNAVAILABLE
 from chatbot.config.source_location import cells, printable
+from chatbot.durations import format_duration
 from chatbot.runtime.doctor.finding import Finding, FindingState
 
 _SYMBOLS: Final = {FindingState.OK: "✓", FindingState.WARNING: "!", FindingState.FAILED: "✗"}
 _ASCII_SYMBOLS: Final = {FindingState.OK: "+", FindingState.WARNING: "!", FindingState.FAILED: "x"}
+
+
+CLEAR: Final = "\x1b[H\x1b[2J"
+"""Clears the screen of a terminal."""
 
 
 def lines(finding: Finding) -> Iterator[str]:
@@ -75,6 +81,15 @@ def have_all_done(answer: Mapping[str, Any]) -> bool:
 
 def _place(reply: Mapping[str, Any]) -> str:
     return printable(f"{reply['host']}, pid {reply['pid']}")
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration for people, as precise as is of interest; `-` if there is none."""
+    if seconds is None:
+        return "-"
+    if seconds >= 3600:
+        seconds = seconds // 60 * 60
+    return format_duration(timedelta(seconds=round(seconds) if seconds >= 10 else round(seconds, 1)))
 
 
 def _can_show(text: str) -> bool:

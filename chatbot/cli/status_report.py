@@ -9,14 +9,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
-from chatbot.cli.output import table, truncated
+from chatbot.cli.output import CLEAR, span, table, truncated
 from chatbot.config.source_location import cells, printable
-from chatbot.durations import format_duration
 from chatbot.errors import StateError
 from chatbot.runtime.control_client import ask_at_once, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
@@ -36,7 +34,6 @@ COLUMNS_BESIDE_NAME: Final = 72
 
 MAX_SIMILAR: Final = 3
 LIST_THREADS: Final = "list_threads"
-_CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 def show_status(config: Path, *, watch: bool = False, format: str = "text") -> int:
@@ -61,7 +58,7 @@ def show_status(config: Path, *, watch: bool = False, format: str = "text") -> i
             text = "\n".join(truncated(line, size.columns) for line in lines)
         else:
             text = "\n".join(status_lines(found))
-        print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
+        print(f"{CLEAR}{text}" if is_screen else text, flush=True)
         if not watch:
             return exit_code(found)
         time.sleep(WATCH_SECONDS)
@@ -158,7 +155,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
     degraded = ", DEGRADED" if found.get("is_degraded") else ""
     memory = f", {found['memory_bytes'] / 1e6:.0f} MB" if found["memory_bytes"] else ""
     return [
-        f"chatbot {found['version']}, process {found['pid']}, up {_span(found['uptime_seconds'])}, on {where}",
+        f"chatbot {found['version']}, process {found['pid']}, up {span(found['uptime_seconds'])}, on {where}",
         f"{health}, {ready}{degraded}, {found['tasks']} tasks{memory}",
         *(f"  not ready: {printable(reason)}" for reason in found["unready"]),
         *(f"  degraded: {_reason(reason)}" for reason in found.get("degraded", ())),
@@ -171,7 +168,7 @@ def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield lines about the last reload, if it was refused or some settings need a restart."""
     if last is not None and last["is_refused"]:
         advice = last.get("advice") or "`chatbot check` shows why"
-        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run unchanged; {advice}"
+        yield f"  REFUSED a reload {span(last['seconds_ago'])} ago: the bots run unchanged; {advice}"
     if last is not None and last["postponed"]:
         yield f"  applied only after a restart: {', '.join(last['postponed'])}"
 
@@ -186,17 +183,17 @@ _DISPENSABLE: Final = ("SENDS LEFT", "READS LEFT", "TOKEN", "THREADS", "OUTBOX",
 def _row(bot: Mapping[str, Any], max_name_width: int) -> tuple[str, ...]:
     outbox = str(bot["outbox"]["rows"])
     if bot["outbox"]["oldest_seconds"] is not None:
-        outbox += f" ({_span(bot['outbox']['oldest_seconds'])})"
+        outbox += f" ({span(bot['outbox']['oldest_seconds'])})"
     return (
         truncated(bot["name"], max_name_width),
         str(bot["threads"]),
-        _span(bot["lag_seconds"]),
-        _span(bot["oldest_unhandled_seconds"]),
+        span(bot["lag_seconds"]),
+        span(bot["oldest_unhandled_seconds"]),
         outbox,
         str(bot["quota_left"]["list_messages"]),
         str(bot["quota_left"]["write_message"]),
         "?" if bot["dead_letters"] is None else str(bot["dead_letters"]),
-        _span(bot["token_seconds_left"]),
+        span(bot["token_seconds_left"]),
     )
 
 
@@ -204,10 +201,10 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
     """Yield remarks on what is wrong with a bot or takes long; similar remarks are counted."""
     name = truncated(bot["name"], max_name_width)
     if bot.get("paused_seconds") is not None:
-        yield f"{name}: PAUSED for {_span(bot['paused_seconds'])}; `chatbot resume` starts it again"
+        yield f"{name}: PAUSED for {span(bot['paused_seconds'])}; `chatbot resume` starts it again"
     missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
     for poller, seconds in missed[:MAX_SIMILAR]:
-        yield f"{name}: {printable(poller)} has been stalled for {_span(seconds)}"
+        yield f"{name}: {printable(poller)} has been stalled for {span(seconds)}"
     if len(missed) > MAX_SIMILAR:
         yield f"{name}: and so have {len(missed) - MAX_SIMILAR} more pollers"
     degraded = bot.get("degraded", ())
@@ -221,7 +218,7 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
     if assumed and LIST_THREADS in used_up:
         used_up.remove(LIST_THREADS)
         yield (
-            f"{name}: has just started: for {_span(assumed)}, requests for the list of threads keep to what the process"
+            f"{name}: has just started: for {span(assumed)}, requests for the list of threads keep to what the process"
             " before may have left of their quota"
         )
     if used_up:
@@ -231,7 +228,7 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
         yield f"{name}: is still reading the list of its threads; it has read {thread_list['read']} so far"
     for one in bot["running"][:MAX_SIMILAR]:
         where = f" in {printable(one['thread'])}" if one["thread"] else ""
-        yield f"{name}: has been handling {one['event']}{where} for {_span(one['seconds'])}"
+        yield f"{name}: has been handling {one['event']}{where} for {span(one['seconds'])}"
     if (more := len(bot["running"]) - MAX_SIMILAR) > 0:
         yield f"{name}: and {more} more running handlers"
     if healed := bot.get("doubles_healed"):
@@ -245,17 +242,9 @@ def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
         failures.setdefault((one["handler"], one["error"]), []).append(one["seconds_ago"])
     for (handler, error), ages in list(failures.items())[-MAX_SIMILAR:]:
         times = f", {len(ages)} times recently" if len(ages) > 1 else ""
-        yield f"{name}: {printable(handler)} failed {_span(min(ages))} ago: {error}{times}"
+        yield f"{name}: {printable(handler)} failed {span(min(ages))} ago: {error}{times}"
 
 
 def _reason(degraded: Mapping[str, Any]) -> str:
     detail = printable(degraded["detail"])
-    return f"{printable(degraded['reason'])} for {_span(degraded['seconds'])}: {detail}"
-
-
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds >= 3600:
-        seconds = seconds // 60 * 60
-    return format_duration(timedelta(seconds=round(seconds) if seconds >= 10 else round(seconds, 1)))
+    return f"{printable(degraded['reason'])} for {span(degraded['seconds'])}: {detail}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from chatbot.errors import StoreError
 from chatbot.stores import postgres_dialect as dialect
@@ -15,6 +16,87 @@ from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
 
 T = TypeVar("T")
+
+_MEMBERS: Final = f"""
+    SELECT replica.id, host, replica.pid, version, started_ms, share, is_stopping = 1,
+        held.shards, extract(epoch FROM clock_timestamp() - activity.state_change)::float8, held.pid IS NOT NULL
+    FROM replica
+    LEFT JOIN ({dialect.HELD}) AS held ON held.pid = replica.backend AND held.is_user
+    LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+    WHERE replica.is_member
+        AND (held.pid IS NOT NULL OR EXISTS (
+            SELECT 1 FROM shard WHERE owner = replica.id AND shard.id > {dialect.WHOLE}
+        ))
+    ORDER BY started_ms, replica.id"""  # noqa: S608
+
+_STANDBYS: Final = """
+    SELECT application_name, sync_state, state, extract(epoch FROM replay_lag)::float8
+    FROM pg_stat_replication WHERE application_name NOT IN ('pg_basebackup', 'pg_receivewal') ORDER BY 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenReplica:
+    """A process that shares a store, as the server sees it.
+
+    Args:
+        name: distinguishes it from the others.
+        host: its machine.
+        pid: its process id there.
+        version: the version of chatbot that it runs.
+        started_ms: since when, epoch ms.
+        share: the largest share of all shards that it takes, 0 to 1; None is without limit.
+        is_stopping: it was asked to stop.
+        shards: what it holds.
+        silent_seconds: for how long the server has heard nothing of it; None if this user may not see it.
+        is_connected: it has a session. Without one it is gone or disconnected, and nobody has its shards yet.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    started_ms: int
+    share: float | None
+    is_stopping: bool
+    shards: frozenset[int]
+    silent_seconds: float | None
+    is_connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A standby of the server.
+
+    Args:
+        name: its name there.
+        sync_state: `sync`, `quorum`, `potential` or `async`; None, as the rest, if this user may not see it.
+        state: `streaming`, unless it is catching up or being copied.
+        lag_seconds: for how long confirmed commits have waited to be seen there; None if there is nothing to wait for.
+    """
+
+    name: str
+    sync_state: str | None
+    state: str | None
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """Who shares a store, and who has what.
+
+    Args:
+        now_ms: the server's time, epoch ms.
+        members: the processes, oldest first.
+        epochs: how often each shard has changed hands; empty if no process has shared the store yet.
+        is_alone: a process uses the store alone, which is none of the members.
+        standbys: the standbys of the server.
+    """
+
+    now_ms: int
+    members: tuple[SeenReplica, ...]
+    epochs: Mapping[int, int]
+    is_alone: bool
+    standbys: tuple[Standby, ...]
 
 
 def probe(url: PostgresUrl) -> dict[str, Any]:
@@ -78,6 +160,36 @@ async def _probe(connection: Connection, url: PostgresUrl) -> dict[str, Any]:
         "problem": problem or found.problem,
         "notice": found.notice,
     }
+
+
+def cluster(url: PostgresUrl) -> ClusterFacts:
+    """Return who shares a store, and who has what.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+    """
+    return _run(url, lambda connection: _cluster(connection, url))
+
+
+async def _cluster(connection: Connection, url: PostgresUrl) -> ClusterFacts:
+    versions = await stored_versions(connection, url)
+    if versions is None:
+        msg = f"{url}: there is no such store yet; `chatbot run` creates it"
+        raise StoreError(msg)
+    now_ms = await connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    members: tuple[SeenReplica, ...] = ()
+    epochs: dict[int, int] = {}
+    if versions.sharing:
+        members = tuple(
+            SeenReplica(name, host, pid, version, started_ms, share, is_stopping, frozenset(shards or ()), *session)
+            for name, host, pid, version, started_ms, share, is_stopping, shards, *session in await connection.fetch(
+                _MEMBERS, url.schema
+            )
+        )
+        epochs = dict(await connection.fetch("SELECT id - 1, epoch FROM shard WHERE id > $1", dialect.WHOLE))
+    alone = f"SELECT EXISTS (SELECT 1 FROM ({dialect.HELD}) AS held WHERE is_alone)"  # noqa: S608
+    found = [Standby(*row) for row in await connection.fetch(_STANDBYS)]
+    return ClusterFacts(now_ms, members, epochs, await connection.fetchval(alone, url.schema), tuple(found))
 
 
 async def _count_replicas(connection: Connection, url: PostgresUrl) -> int:
