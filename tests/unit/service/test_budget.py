@@ -201,6 +201,10 @@ def test_processes_together_keep_the_quota_of_requests_for_one_thread(replicas: 
     assert made <= window.limit * (101 / window.seconds + 1) + replicas
     budgets[0].divide(1)
     assert budgets[0].left(Operation.POLL_THREADS, 500.0) == Budget().left(Operation.POLL_THREADS, 500.0)
+    for _ in range(window.limit):
+        assert not budgets[0].delay(Operation.GET_THREAD, 500.0)
+        budgets[0].spend(Operation.GET_THREAD, 500.0)
+    assert budgets[0].delay(Operation.GET_THREAD, 500.0) > 0
 
 
 NAMES = {
