@@ -160,6 +160,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         *(f"  not ready: {printable(reason)}" for reason in found["unready"]),
         *(f"  degraded: {_reason(reason)}" for reason in found.get("degraded", ())),
         *_reload(found["last_reload"]),
+        *_sharing(found.get("sharing")),
         "",
     ]
 
@@ -171,6 +172,21 @@ def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"  REFUSED a reload {span(last['seconds_ago'])} ago: the bots run unchanged; {advice}"
     if last is not None and last["postponed"]:
         yield f"  applied only after a restart: {', '.join(last['postponed'])}"
+
+
+def _sharing(sharing: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield lines about the processes that share the store."""
+    if sharing is None:
+        return
+    shards, replicas = sharing["shards"], sharing["replicas"]
+    others = [f"{one['host']}, pid {one['pid']} ({one['shards']})" for one in replicas if not one["is_oneself"]]
+    beside = f"; beside it: {'; '.join(map(printable, others[:MAX_SIMILAR]))}" if others else "; no other process runs"
+    more = f" and {len(others) - MAX_SIMILAR} more" if len(others) > MAX_SIMILAR else ""
+    yield f"owns {shards['owned']} of {shards['all']} shards of the store{beside}{more}"
+    if not sharing["is_held"]:
+        yield "  DISCONNECTED from the server of the store: nothing is polled or sent until it is back"
+    if shards["without_owner"]:
+        yield f"  WITHOUT OWNER: {shards['without_owner']} shards; `chatbot cluster status` shows more"
 
 
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")

@@ -10,6 +10,7 @@ releases run beside each other, because a slow handler delays a release. A loss 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
@@ -19,8 +20,8 @@ from chatbot.cluster.notes import Answered, Asked, BotNote, decode, encode, merg
 from chatbot.cluster.requests import Requests
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import ShardsGained, ShardsLost, SharedStore
-from chatbot.stores.shards import shard_of, shard_of_bot
+from chatbot.stores.base import MeasuredStore, Replica, ShardsGained, ShardsLost, SharedStore
+from chatbot.stores.shards import ALL_SHARDS, shard_of, shard_of_bot
 
 NOTE_SECONDS: Final = 0.02
 """Seconds for which notes are collected, so that one message to the database carries many."""
@@ -36,6 +37,27 @@ HELD_SECONDS: Final = 0.05
 
 MAX_NOTES: Final = 10_000
 """Notes that wait while they cannot be sent; the oldest are dropped."""
+
+
+OWNERLESS_SECONDS: Final = 10.0
+"""Seconds that a shard may be without an owner: the end of a process is noticed, and its shards are taken, earlier."""
+
+
+@dataclass(slots=True)
+class Moves:
+    """How many shards have come and gone since a process joined.
+
+    Args:
+        gained: those that it has taken.
+        after_crash: those of them whose last owner did not release them in order.
+        released: those that it has given up in order.
+        lost: those that were taken from it.
+    """
+
+    gained: int = 0
+    after_crash: int = 0
+    released: int = 0
+    lost: int = 0
 
 
 class MemberBot(Protocol):
@@ -77,6 +99,9 @@ class ClusterMember:
 
     Attributes:
         replicas: how many processes share the store, as last counted.
+        members: these processes.
+        moves: how many shards have come and gone.
+        lag: by how many seconds the slowest standby of the database is behind; None without any.
         owned: the shards in which work may begin here.
         crashed: those of them whose last owner did not release them in order.
         has_gained: set once this process has owned a shard.
@@ -95,6 +120,10 @@ class ClusterMember:
         self._has_notes = anyio.Event()
         self._changed = anyio.Event()
         self.replicas = 1
+        self.members: Sequence[Replica] = ()
+        self.moves = Moves()
+        self.lag: float | None = None
+        self._ownerless_since: dict[int, float] = {}
         self.owned: frozenset[int] = frozenset()
         self.crashed: frozenset[int] = frozenset()
         self.has_gained = anyio.Event()
@@ -140,12 +169,15 @@ class ClusterMember:
     def _gain(self, shards: frozenset[int], after_crash: frozenset[int]) -> None:
         self.owned |= shards
         self.crashed |= after_crash
+        self.moves.gained += len(shards)
+        self.moves.after_crash += len(after_crash)
         if shards:
             self.has_gained.set()
 
     def _lose(self, shards: frozenset[int]) -> None:
         self.owned -= shards
         self.crashed -= shards
+        self.moves.lost += len(shards)
         for shard in shards:
             self._releasing.pop(shard, None)
         for bot in self._bots():
@@ -192,6 +224,7 @@ class ClusterMember:
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             self.crashed -= frozenset(shards)
+            self.moves.released += len(shards)
             for shard in shards:
                 self._releasing.pop(shard, None)
 
@@ -204,9 +237,21 @@ class ClusterMember:
 
     async def _count_once(self) -> None:
         try:
-            self.replicas = max(1, len(await self._store.replicas()))
+            self.members = await self._store.replicas()
+            self.lag = await self._store.replication_lag() if isinstance(self._store, MeasuredStore) else None
         except StoreError as error:
+            self._ownerless_since = {}
             self._log.debug("replicas.not_read", error=error)
+            return
+        self.replicas = max(1, len(self.members))
+        now, owned = anyio.current_time(), frozenset[int]().union(*(one.shards for one in self.members))
+        self._ownerless_since = {shard: self._ownerless_since.get(shard, now) for shard in ALL_SHARDS - owned}
+
+    @property
+    def ownerless(self) -> int:
+        """How many shards have had no owner for longer than a takeover takes."""
+        now = anyio.current_time()
+        return sum(now - since > OWNERLESS_SECONDS for since in self._ownerless_since.values())
 
     # ── notes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

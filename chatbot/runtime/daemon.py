@@ -24,6 +24,7 @@ from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
+from chatbot.runtime.observe.sharing import SharingMonitor
 from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.pauses import Pauses, is_paused
 from chatbot.runtime.plugins import Plugins
@@ -187,6 +188,7 @@ class Daemon:
         bots: list[Bot] = []
         member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
         permit = member.permit if member else partial(_held, store) if isinstance(store, OwnedStore) else None
+        sharing = SharingMonitor(member, store) if member and isinstance(store, SharedStore) else None
         marking, owning = self._marking_clean_stop(store), _owning(store, member)
         async with store, marking, owning, connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
@@ -212,6 +214,7 @@ class Daemon:
             status_monitor = self._status_monitor = StatusMonitor(runtime.bots, runtime.counters, store, connection)
             watchdog = LoopWatchdog(self._control, config.directory, on_check=self._notifier.alive)
             status_monitor.watchdog = watchdog
+            status_monitor.sharing = sharing
             server = StatusServer(partial(_pages, status_monitor))
             bot_supervisor = Supervisor(
                 [bot for bot in runtime.bots if not is_paused(bot)],

@@ -5,7 +5,7 @@ Every lane of a bot commits once per handled event. Commands and the admin API u
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -181,6 +181,27 @@ class OwnedStore(Protocol):
 
     async def lost(self) -> StoreError:
         """Wait until the store is lost for good, and return why: this process must end without another write."""
+        ...
+
+
+@runtime_checkable
+class MeasuredStore(Protocol):
+    """A store on a server that measures its work.
+
+    Attributes:
+        on_round_trip: called with the seconds that each round trip of commits to the server took, in any thread.
+        refused: the commits that were refused because another process owned one of their shards.
+    """
+
+    on_round_trip: Callable[[float], None]
+    refused: int
+
+    async def replication_lag(self) -> float | None:
+        """Return by how many seconds the slowest standby of the server is behind; None if there is none to be seen.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         ...
 
 

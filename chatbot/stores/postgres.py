@@ -26,7 +26,7 @@ from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost
 from chatbot.stores.postgres_commits import PATIENCE_SECONDS, Commit, Transactions, not_owner
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas
-from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, is_of_database, run
+from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, is_of_database, run, standby_lag
 from chatbot.stores.postgres_session import StoreSession
 from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.queries import SqlStore
@@ -90,6 +90,8 @@ class PostgresStore(SqlStore):
         self._inbox = _Inbox()
         self._last = queries.LastHolder()
         self._ends_in_order = True
+        self.on_round_trip: Callable[[float], None] = lambda _seconds: None
+        self.refused = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._url}>"
@@ -113,7 +115,7 @@ class PostgresStore(SqlStore):
             if self._use is Use.MEMBER:
                 shards = Shards(self._url.schema, user.id, self._share, inbox.put_change)
             session = StoreSession(server, user, on_lost=inbox.put_lost, on_note=inbox.put_note, shards=shards)
-            transactions = Transactions(server, session)
+            transactions = Transactions(server, session, lambda seconds: self.on_round_trip(seconds))
             self._last = await thread.run(transactions.open())
             exits.push_async_callback(_shielded, lambda: thread.run(self._close(transactions)))
             readers = _Readers(server)
@@ -195,6 +197,13 @@ class PostgresStore(SqlStore):
         oneself, schema = session.user.id, self._url.schema
         return await thread.run(readers.call(lambda connection: read_replicas(connection, schema, oneself)))
 
+    async def replication_lag(self) -> float | None:
+        """See `MeasuredStore.replication_lag`."""
+        readers, thread = self._readers, self._thread
+        if readers is None or thread is None:
+            raise rows.not_open()
+        return await thread.run(readers.call(standby_lag))
+
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
         """See `SharedStore.exclusive`."""
@@ -217,12 +226,16 @@ class PostgresStore(SqlStore):
     ) -> None:
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
-        # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
-        commit = Commit(statements(bot, writes), self._tenures(shards), _checked(notes))
-        if commit.statements and not commit.notes:
-            await self._check_unobserved()
-        if commit.statements or commit.notes:
-            await writer.submit(lambda _: commit)
+        try:
+            # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it is in.
+            commit = Commit(statements(bot, writes), self._tenures(shards), _checked(notes))
+            if commit.statements and not commit.notes:
+                await self._check_unobserved()
+            if commit.statements or commit.notes:
+                await writer.submit(lambda _: commit)
+        except NotOwner:
+            self.refused += 1
+            raise
 
     def _tenures(self, shards: Collection[int]) -> Mapping[int, int]:
         return self._inbox.tenures(shards) if self._use is Use.MEMBER else {}

@@ -56,9 +56,13 @@ class Transactions:
     Args:
         server: the server.
         session: the use of the store by this process.
+        on_round_trip: called with the seconds that each round trip took.
     """
 
-    def __init__(self, server: Server, session: StoreSession) -> None:
+    def __init__(
+        self, server: Server, session: StoreSession, on_round_trip: Callable[[float], None] = lambda _seconds: None
+    ) -> None:
+        self._on_round_trip = on_round_trip
         self._server = server
         self._session = session
         self._connection: Connection | None = None
@@ -229,6 +233,7 @@ class Transactions:
         tenures = sorted({tenure for commit in commits for tenure in commit.tenures.items()})
         notes = self._session.notes(tuple(note for commit in commits for note in commit.notes))
         self.round_trips += 1
+        begun = time.monotonic()
         await connection.fetchval(
             dialect.COMMIT,
             *self._session.fence,
@@ -239,6 +244,7 @@ class Transactions:
             self._session.channel,
             notes,
         )
+        self._on_round_trip(time.monotonic() - begun)
 
     async def _run_plan(self, job: Job[Any], connection: Connection, number: int) -> None:
         async with connection.transaction():

@@ -264,6 +264,17 @@ _STANDBYS: Final = """
 """Counts physical standbys that are behind, and separately those of which this user sees only that they are there."""
 
 
+async def standby_lag(connection: Connection) -> float | None:
+    """Return by how many seconds the slowest standby is behind; None if there is none that this user may see."""
+    lag: float | None = await connection.fetchval(_LAG)
+    return lag
+
+
+_LAG: Final = """
+    SELECT max(coalesce(extract(epoch FROM replay_lag)::float8, 0)) FROM pg_stat_replication
+    WHERE state IS NOT NULL AND application_name NOT IN ('pg_basebackup', 'pg_receivewal')"""
+
+
 class Versions(NamedTuple):
     """How far the tables of a store are, and who can use them.
 

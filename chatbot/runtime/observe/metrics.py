@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from chatbot.runtime.observe.counters import BOUNDS, Distribution
+from chatbot.runtime.observe.sharing import SharingStatus
 from chatbot.runtime.observe.status import ServedBot, Status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,6 +57,8 @@ class _Snapshot(Collector):
                 if value is not None:
                     gauge.add_metric([bot.report.name], value)
             yield gauge
+        if self._status.sharing is not None:
+            yield from _sharing(self._status.sharing)
         yield self._token_life()
         yield self._quotas()
         yield self._degraded()
@@ -148,6 +151,41 @@ class _Snapshot(Collector):
             for operation, taken in bot.counts.call_seconds.items():
                 _add(calls, [name, operation], taken)
         yield from (detection, handlers, calls)
+
+
+def _sharing(status: SharingStatus) -> Iterable[Metric]:
+    """Yield metrics of a process that shares its store."""
+    yield GaugeMetricFamily(
+        "chatbot_store_held", "1 while the session with the store's server is alive.", int(status.is_held)
+    )
+    yield GaugeMetricFamily("chatbot_shards_owned", "Groups of threads that this process owns.", status.owned)
+    yield GaugeMetricFamily(
+        "chatbot_shards_without_owner",
+        "Groups of threads that no process has owned for more than ten seconds.",
+        status.ownerless,
+    )
+    yield GaugeMetricFamily("chatbot_replicas", "Processes that share the store.", len(status.replicas))
+    if status.lag is not None:
+        yield GaugeMetricFamily(
+            "chatbot_replication_lag_seconds", "By how much the slowest standby of the server is behind.", status.lag
+        )
+    counts = {
+        "chatbot_shards_gained": ("Groups of threads taken by this process.", status.moves.gained),
+        "chatbot_shards_gained_after_crash": (
+            "Those of them whose last owner did not release them in order.",
+            status.moves.after_crash,
+        ),
+        "chatbot_shards_released": ("Groups of threads given up in order.", status.moves.released),
+        "chatbot_shards_lost": ("Groups of threads that were taken from this process.", status.moves.lost),
+        "chatbot_commits_refused": ("Commits refused because another process owned the threads.", status.refused),
+    }
+    for name, (text, count) in counts.items():
+        yield CounterMetricFamily(name, text, count)
+    commits = HistogramMetricFamily(
+        "chatbot_commit_seconds", "Round trips of commits to the store's server.", labels=[]
+    )
+    _add(commits, [], status.commits)
+    yield commits
 
 
 def _add(histogram: HistogramMetricFamily, labels: list[str], taken: Distribution) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,15 @@ import structlog
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
+from chatbot.bot.monitoring import STALLED_SECONDS
 from chatbot.bot.status import BotStatus, report, stalled
 from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters, Counts
+from chatbot.runtime.observe.sharing import SharingMonitor, SharingStatus
+from chatbot.runtime.observe.sharing import as_json as sharing_as_json
 from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import OwnedStore, Store
 from chatbot.stores.records import Attempt
@@ -103,6 +107,7 @@ class Status:
         unready: Reasons why the bots are not ready.
         reloaded: Result of the last reload; None if there was none.
         degraded: Reasons why the process as a whole is degraded; each bot has its own.
+        sharing: The processes that share the store; None if one process has it alone.
     """
 
     version: str
@@ -117,6 +122,7 @@ class Status:
     unready: tuple[str, ...]
     reloaded: Reloaded | None = None
     degraded: tuple[Degraded, ...] = ()
+    sharing: SharingStatus | None = None
 
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
@@ -144,6 +150,7 @@ class StatusMonitor:
         watchdog: Watchdog of the event loop; None if there is none.
         is_draining: The process is about to stop.
         ended: Returns the names of the bots that have ended unexpectedly and will not restart.
+        sharing: Measures the use of a shared store; None if one process has it alone.
     """
 
     def __init__(
@@ -153,6 +160,8 @@ class StatusMonitor:
         self.watchdog: LoopWatchdog | None = None
         self.is_draining = False
         self.ended: Callable[[], Iterable[str]] = tuple
+        self.sharing: SharingMonitor | None = None
+        self._unheld_at = -inf
         self.degraded = DegradedReasons()
         self.degraded.add_source(self._of_reload)
         self._bots = bots
@@ -169,10 +178,20 @@ class StatusMonitor:
         return self._connection.is_emulator
 
     def missed(self) -> Mapping[str, Mapping[str, float]]:
-        """Return the stalled pollers; see `Status.missed`."""
+        """Return the stalled pollers; see `Status.missed`. Call this every few seconds."""
         now = anyio.current_time()
-        found = {bot.name: {**stalled(bot, now), **self._ended(bot)} for bot in self._bots}
+        is_waiting = self._waits_for_store(now)
+        found = {bot.name: {**({} if is_waiting else stalled(bot, now)), **self._ended(bot)} for bot in self._bots}
         return {name: pollers for name, pollers in found.items() if pollers}
+
+    def _waits_for_store(self, now: float) -> bool:
+        """Return whether pollers may be late because the server of the store is away, or was until recently.
+
+        Nothing may be polled then, and a restart would not help: it would only end all processes at once.
+        """
+        if isinstance(self._store, OwnedStore) and not self._store.is_held:
+            self._unheld_at = now
+        return now < self._unheld_at + STALLED_SECONDS
 
     def _ended(self, bot: Bot) -> Mapping[str, float]:
         """Return the scheduler of a bot as a stalled poller if the bot has ended unexpectedly."""
@@ -180,7 +199,8 @@ class StatusMonitor:
 
     def _report(self, bot: Bot, now: float) -> BotStatus:
         found = report(bot, now)
-        return replace(found, stalled={**found.stalled, **self._ended(bot)})
+        late = {} if self._waits_for_store(now) else found.stalled
+        return replace(found, stalled={**late, **self._ended(bot)})
 
     async def read_missed(self) -> Mapping[str, object]:
         """Return `missed()`; a coroutine function, as `BotsLoop.call` needs one."""
@@ -250,6 +270,7 @@ class StatusMonitor:
             unready=await self.unready(),
             reloaded=self.last_reload.reloaded,
             degraded=self.degraded.current(now),
+            sharing=self.sharing.read() if self.sharing else None,
         )
 
     def log_degraded(self) -> None:
@@ -315,6 +336,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "last_reload": _reload_as_json(status),
         "tasks": status.tasks,
         "memory_bytes": status.memory,
+        "sharing": None if status.sharing is None else sharing_as_json(status.sharing),
         "bots": [_bot_as_json(bot, status.now) for bot in status.bots],
     }
 

@@ -12,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.bot.monitoring import EventHandled
 from chatbot.bot.status import BotStatus, RunningHandler
+from chatbot.cluster.member import Moves
 from chatbot.model import UserId
-from chatbot.runtime.observe.counters import BotCounters
+from chatbot.runtime.observe.counters import BotCounters, Stopwatch
 from chatbot.runtime.observe.metrics import render
+from chatbot.runtime.observe.sharing import SharingStatus
 from chatbot.runtime.observe.status import ServedBot, Status
 
 DOCS = Path(__file__).parents[4] / "docs" / "monitoring"
@@ -32,7 +34,8 @@ def known() -> set[str]:
         "echo", UserId("8:acs:1"), 1, 0.0, {}, None, 0, None, {"send": 1}, (RunningHandler("", "x", 1),), {}
     )
     bot = ServedBot(report, counters.read(), 0)
-    status = Status("1", 1, 0.0, 1.0, "https://x", False, 1, 1, (bot,), ())
+    sharing = SharingStatus(True, 1, (), 0, Moves(), 0, Stopwatch().read(), 0.0)
+    status = Status("1", 1, 0.0, 1.0, "https://x", False, 1, 1, (bot,), (), sharing=sharing)
     families = list(text_string_to_metric_families(render(status).decode()))
     samples = {sample.name for family in families for sample in family.samples}
     return samples | {family.name for family in families}

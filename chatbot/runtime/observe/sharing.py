@@ -1,0 +1,95 @@
+"""What a process that shares its store knows of the others, for /status and /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chatbot.cluster.member import ClusterMember, Moves
+from chatbot.runtime.observe.counters import Distribution, Stopwatch
+from chatbot.stores.base import MeasuredStore, Replica, SharedStore
+from chatbot.stores.shards import SHARDS
+
+
+@dataclass(frozen=True, slots=True)
+class SharingStatus:
+    """A process among those that share a store.
+
+    Args:
+        is_held: Its session with the server is alive, so that it may work.
+        owned: Number of shards it owns.
+        replicas: The processes that share the store, as last counted.
+        ownerless: Number of shards that have had no owner for more than ten seconds.
+        moves: Shards that have come and gone.
+        refused: Commits that were refused because another process owned a shard.
+        commits: Round trips of commits to the server.
+        lag: Seconds by which the slowest standby of the server is behind; None without any.
+    """
+
+    is_held: bool
+    owned: int
+    replicas: tuple[Replica, ...]
+    ownerless: int
+    moves: Moves
+    refused: int
+    commits: Distribution
+    lag: float | None
+
+
+class SharingMonitor:
+    """Measures the use of a shared store. Create it before the bots run.
+
+    Args:
+        member: This process.
+        store: The store.
+    """
+
+    def __init__(self, member: ClusterMember, store: SharedStore) -> None:
+        self._member = member
+        self._store = store
+        self._commits = Stopwatch()
+        if isinstance(store, MeasuredStore):
+            store.on_round_trip = self._commits.add
+
+    def read(self) -> SharingStatus:
+        """Return the status now."""
+        member = self._member
+        return SharingStatus(
+            is_held=self._store.is_held,
+            owned=len(member.owned),
+            replicas=tuple(member.members),
+            ownerless=member.ownerless,
+            moves=replace(member.moves),
+            refused=self._store.refused if isinstance(self._store, MeasuredStore) else 0,
+            commits=self._commits.read(),
+            lag=member.lag,
+        )
+
+
+def as_json(status: SharingStatus) -> Mapping[str, Any]:
+    """Return the status as JSON data."""
+    moves = status.moves
+    return {
+        "is_held": status.is_held,
+        "shards": {"owned": status.owned, "all": SHARDS, "without_owner": status.ownerless},
+        "moves": {
+            "gained": moves.gained,
+            "after_crash": moves.after_crash,
+            "released": moves.released,
+            "lost": moves.lost,
+        },
+        "commits_refused": status.refused,
+        "replication_lag_seconds": status.lag,
+        "replicas": [
+            {
+                "name": one.name,
+                "host": one.host,
+                "pid": one.pid,
+                "version": one.version,
+                "shards": len(one.shards),
+                "is_oneself": one.is_oneself,
+            }
+            for one in status.replicas
+        ],
+    }
