@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -14,6 +14,9 @@ from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format, Yes, confirmed_on_terminal
 from chatbot.cli.output import others, table
 from chatbot.config.source_location import printable
+
+TIMEOUT_SECONDS: Final = 180.0
+"""An erasure waits for running handlers, twice, in all processes that share the store."""
 
 Person = Annotated[str, Parameter(help="The person's user id, as threads and logs show it, such as 8:acs:…")]
 Entry = Annotated[str, Parameter(help="The id of an entry, as `chatbot state list` shows it.")]
@@ -61,7 +64,7 @@ def forget(user: Person, /, config: ConfigFile = BOTS_YAML, *, yes: Yes = False,
     question = f"Erase everything that the bots have stored about {printable(user)}? This cannot be undone."
     if not confirmed_on_terminal(question, yes=yes):
         return EXIT_USAGE
-    answer = ask_bots(config, {"ask": "state forget", "user": user})
+    answer = ask_bots(config, {"ask": "state forget", "user": user}, TIMEOUT_SECONDS)
     records, is_complete = answer["records"], answer["is_complete"]
     if format == "json":
         print(json.dumps(answer, indent=2))

@@ -8,7 +8,7 @@ list.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -129,14 +129,11 @@ class ControlApi:
         return {**outcome, "replicas": replicas.as_json(replies)}
 
 
-def answerers(
-    running: Callable[[], Sequence[Bot]], every: Sequence[Bot], pauses: Pauses, reloader: Reloader | None
-) -> Mapping[str, Answerer]:
+def answerers(bots: Sequence[Bot], pauses: Pauses, reloader: Reloader | None) -> Mapping[str, Answerer]:
     """Return what this process does when another one asks it.
 
     Args:
-        running: returns the bots of this process that are not paused.
-        every: all bots of this process.
+        bots: the bots of this process; a reload changes this list.
         pauses: pauses and resumes them.
         reloader: applies changes; None where the bots end by themselves.
     """
@@ -146,15 +143,11 @@ def answerers(
         return replicas.DONE
 
     async def erase_person(person: str, _options: Sequence[str]) -> str:
-        return replicas.DONE if await replicas.erase(running(), UserId(person)) else replicas.BUSY
+        return replicas.DONE if await replicas.erase(bots, UserId(person)) else replicas.BUSY
 
     async def wait_for_turns(user: str, _options: Sequence[str]) -> str:
-        bots = [bot for bot in running() if bot.user == user]
-        return (
-            replicas.DONE
-            if all([await bot.wait_for_turns(timeout=replicas.TURN_SECONDS) for bot in bots])
-            else replicas.BUSY
-        )
+        meant = [bot for bot in bots if bot.user == user]
+        return replicas.DONE if await replicas.wait_for_turns(meant) else replicas.BUSY
 
     async def reload(_subject: str, options: Sequence[str]) -> str:
         if reloader is None:
@@ -168,7 +161,7 @@ def answerers(
         return "kept" if outcome["kept"] else replicas.DONE
 
     async def runs(name: str, _options: Sequence[str]) -> str:
-        return "yes" if name in {bot.name for bot in every} else "no"
+        return "yes" if name in {bot.name for bot in bots} else "no"
 
     return {
         replicas.PAUSES: follow_pauses,
@@ -219,6 +212,27 @@ _USER_ID: Final = re.compile(r"\d+:\S+")
 _Owned = tuple[BotRecord, DeadLetter]
 
 
+class Inside:
+    """Which threads bots are in, according to the store; read once for each bot.
+
+    Args:
+        store: opened by the caller.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads: dict[UserId, frozenset[ThreadId]] = {}
+
+    async def has(self, record: BotRecord, letter: DeadLetter) -> bool:
+        """Return whether a bot is in the thread of a dead letter, or the letter has no thread."""
+        if not isinstance(letter.event, ThreadEvent):
+            return True
+        if record.user not in self._threads:
+            known = await self._store.threads(record.user)
+            self._threads[record.user] = frozenset(one.thread for one in known if not one.is_left)
+        return letter.event.thread in self._threads[record.user]
+
+
 class AdminApi:
     """Manages dead letters and erases people, in a store and in the bots that run on it.
 
@@ -240,11 +254,7 @@ class AdminApi:
 
     @property
     def _running(self) -> Mapping[UserId, Bot]:
-        return {bot.user: bot for bot in self.running()}
-
-    def running(self) -> list[Bot]:
-        """Return the bots that are not paused."""
-        return [bot for bot in self._bots if not is_paused(bot)]
+        return {bot.user: bot for bot in self._bots if not is_paused(bot)}
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer one request: `ask` names it; further keys are `bot` (a name), `id` (or `all`), `user`, `thread`.
@@ -260,8 +270,8 @@ class AdminApi:
             case {"ask": "dead-letters show", "id": str(id)}:
                 return {"letter": letter_details(*await self._find(id, _name(question, "bot")))}
             case {"ask": "dead-letters retry", "id": str(id)}:
-                letters = await self._select(id, _name(question, "bot"))
-                return {"letters": [await self._retry(*letter) for letter in letters]}
+                letters, inside = await self._select(id, _name(question, "bot")), Inside(self._store)
+                return {"letters": [await self._retry(*letter, inside) for letter in letters]}
             case {"ask": "dead-letters drop", "id": str(id)}:
                 letters = await self._select(id, _name(question, "bot"))
                 return {"letters": await self._drop_all(letters)}
@@ -322,26 +332,19 @@ class AdminApi:
         shown = letters[-MAX_LISTED:]
         return {"letters": [letter_summary(*letter) for letter in shown], "left_out": len(letters) - len(shown)}
 
-    async def _retry(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
+    async def _retry(self, record: BotRecord, letter: DeadLetter, inside: Inside) -> Mapping[str, Any]:
         outcome = "not in the thread"
         bot = self._running.get(record.user)
         if bot is not None and bot.owns_letter(letter):
             # If its thread is lost just now, the next owner finds the request.
             if await bot.retry_letter(letter) or not bot.owns_letter(letter):
                 outcome = "now"
-        elif await self._is_in(record, letter):
+        elif await inside.has(record, letter):
             notes = encode(LettersChanged(record.user, (letter.id,)))
             await self._store.commit(record.user, [RequestRetry(letter.id)], notes=notes)
             outcome = "now" if await self._is_run(record) else "at the next start"
         self._log.info("dead_letter.retry_requested", letter=letter.id, bot=record.name, outcome=outcome)
         return {**letter_summary(record, letter), "outcome": outcome}
-
-    async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
-        """Return whether the bot is in the dead letter's thread, according to the store."""
-        if not isinstance(letter.event, ThreadEvent):
-            return True
-        thread = letter.event.thread
-        return any(one.thread == thread and not one.is_left for one in await self._store.threads(record.user))
 
     async def _is_run(self, record: BotRecord) -> bool:
         """Return whether a process runs the bot: this one, or another one that shares the store."""
@@ -431,7 +434,7 @@ class AdminApi:
 
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
-            is_complete = await replicas.erase(self.running(), person)
+            is_complete = await replicas.erase(self._bots, person)
         if problem:
             raise problem[0]
         return is_complete, replies

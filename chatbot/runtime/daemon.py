@@ -235,7 +235,7 @@ class Daemon:
             caretaker = AdminApi(store, runtime.bots, requests)
             admin = ControlApi(caretaker, status_monitor, reloads, pauses, requests)
             if requests is not None:
-                requests.answerers = answerers(caretaker.running, runtime.bots, pauses, reloads)
+                requests.answerers = answerers(runtime.bots, pauses, reloads)
             if self._sandbox is not None:
                 self._sandbox.attach(runtime, admin, partial(self._restart, runtime))
                 self._has_bots.set()

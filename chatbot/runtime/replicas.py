@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import anyio
+
 from chatbot.bot import Bot
 from chatbot.cluster.requests import ReplicaAnswer, Requests
 from chatbot.model import UserId
@@ -16,8 +18,8 @@ from chatbot.model import UserId
 TURN_SECONDS: Final = 10.0
 """Seconds to wait for running handlers, which may hold what is to be erased or ended, and store it again."""
 
-ANSWER_SECONDS: Final = TURN_SECONDS + 5.0
-"""Seconds to wait for the answers of processes that wait for their handlers."""
+ANSWER_SECONDS: Final = 2 * TURN_SECONDS + 5.0
+"""Seconds to wait for the answers of processes that wait for a takeover, then for their handlers."""
 
 LOAD_SECONDS: Final = 75.0
 """Seconds to wait for reloads, beside the time that bots may take to finish their work."""
@@ -38,14 +40,28 @@ REFUSED: Final = "refused"
 
 async def erase(bots: Sequence[Bot], person: UserId) -> bool:
     """Erase a person from the memory of bots; return whether no handler runs on that may still hold their texts."""
-    is_complete = True
     for bot in bots:
-        await bot.finish_takeover()
-        bot.erase(person)
+        bot.erase(person)  # at once; what is read or handled just now follows
+    with anyio.move_on_after(TURN_SECONDS) as limit:
+        for bot in bots:
+            await bot.finish_takeover()
+    is_complete = await wait_for_turns(bots) and not limit.cancelled_caught
     for bot in bots:
-        is_complete &= await bot.wait_for_turns(timeout=TURN_SECONDS)
         bot.erase(person)
     return is_complete
+
+
+async def wait_for_turns(bots: Sequence[Bot]) -> bool:
+    """Wait until the turns that run now in these bots have ended; return whether they have in time."""
+    ended: list[bool] = []
+
+    async def wait(bot: Bot) -> None:
+        ended.append(await bot.wait_for_turns(timeout=TURN_SECONDS))
+
+    async with anyio.create_task_group() as group:
+        for bot in bots:
+            group.start_soon(wait, bot)
+    return all(ended)
 
 
 async def ask_others(

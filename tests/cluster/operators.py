@@ -38,7 +38,7 @@ class OperatedReplica(Replica):
         requests = self.member.requests
         self.pauses = Pauses(runtime, supervisor, self.clock, requests=requests)
         self.admin = AdminApi(self.store, self._bots, requests)
-        requests.answerers = answerers(self.admin.running, self._bots, self.pauses, None)
+        requests.answerers = answerers(self._bots, self.pauses, None)
         async with anyio.create_task_group() as beside:
             beside.start_soon(self.pauses.watch)
             await supervisor.run(stopping)
