@@ -31,8 +31,8 @@ def action_key(
         ordinal: the number of this handler's earlier actions for this event.
         part: the index of the piece of a message that is sent in several.
     """
-    parts = (bot, thread or "", event_key, handler, str(ordinal), str(part))
-    framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
+    parts = map(str.encode, (bot, thread or "", event_key, handler, str(ordinal), str(part)))
+    framed = b"".join([len(text).to_bytes(4, "big") + text for text in parts])
     # The letter in front distinguishes a key from a message id, which is decimal.
     import hashlib  # here: it loads OpenSSL, which would be a tenth of the time in which a plugin is imported
 

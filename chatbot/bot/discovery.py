@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import get_running_loop
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
@@ -89,14 +90,14 @@ class ThreadWatcher:
         self._polled_ms, self._is_complete = horizon_ms, horizon_ms is not None
         self._completed_ms = horizon_ms
         self._full_walk, self.has_walked, self.listed = None, False, 0
-        self._started_at = anyio.current_time()
+        self._started_at = get_running_loop().time()
         self._unlisted, self._polled_ahead = None, []
 
     def take_over(self, horizon_ms: int | None) -> None:
         """Poll the list in place of another process, which may have used all of the quota."""
         self.restart(horizon_ms)
         self._is_budgeted = False
-        self._full_walk_at = anyio.current_time()
+        self._full_walk_at = get_running_loop().time()
         self.request_poll()
 
     def list_again(self) -> None:
@@ -139,16 +140,16 @@ class ThreadWatcher:
                 self._context.ownership.tell(ListAgain(self._context.user))
             return
         lane = self._scheduler.lanes[thread]
-        self._reliability.record_delivery(thread, anyio.current_time())
+        self._reliability.record_delivery(thread, get_running_loop().time())
         lane.poller.mark_notified()
         if not lane.is_backing_off:
-            self._scheduler.schedule(thread, due=lane.poller.next_notified_poll(anyio.current_time()))
+            self._scheduler.schedule(thread, due=lane.poller.next_notified_poll(get_running_loop().time()))
 
     @property
     def pause(self) -> float:
         """Seconds between two polls of the thread list; longer while Event Grid delivers reliably."""
         cadence = self._context.settings.cadence
-        return cadence.idle if self._reliability.is_trusted(anyio.current_time()) else cadence.interval
+        return cadence.idle if self._reliability.is_trusted(get_running_loop().time()) else cadence.interval
 
     async def run(self) -> None:
         """Poll the thread list until canceled."""
@@ -158,7 +159,7 @@ class ThreadWatcher:
         neighbors[self._context.user] = self
         try:
             await anyio.sleep(phase * self._context.settings.cadence.fast)
-            self._full_walk_at = anyio.current_time()
+            self._full_walk_at = get_running_loop().time()
             await self._poll_until_stopping()
         finally:
             neighbors.pop(self._context.user, None)
@@ -173,15 +174,15 @@ class ThreadWatcher:
                 continue
             if not self._is_budgeted:
                 # Even at the first start: a process that was killed within its first seconds has stored nothing.
-                self._context.budget.assume_previous_process(anyio.current_time())
+                self._context.budget.assume_previous_process(get_running_loop().time())
                 self._is_budgeted = True
-            begun_at = anyio.current_time()
+            begun_at = get_running_loop().time()
             try:
                 await self._poll()
                 self._context.ongoing.record_success("list threads")
                 back_off.succeeded()
                 pause = self.pause if self._full_walk is None else self._context.settings.cadence.interval
-                pause = max(0.0, begun_at + pause - anyio.current_time())
+                pause = max(0.0, begun_at + pause - get_running_loop().time())
             except ServiceError as error:
                 pause = self._failed(error, back_off)
             await self._wait(pause)
@@ -193,7 +194,7 @@ class ThreadWatcher:
 
     def _failed(self, error: ServiceError, back_off: BackOff) -> float:
         self._context.ongoing.record_failure("list threads", error)
-        now = anyio.current_time()
+        now = get_running_loop().time()
         pause = back_off.failed(error, now, Operation.LIST_THREADS)
         if isinstance(error, Throttled):
             self._context.budget.block(Operation.LIST_THREADS, now + pause)
@@ -201,18 +202,18 @@ class ThreadWatcher:
 
     async def _poll(self) -> None:
         """Read what has changed since the last poll, then continue the full walk."""
-        begun_at = anyio.current_time()
+        begun_at = get_running_loop().time()
         is_urgent = self._full_walk is not None and self._full_walk.is_urgent
         if self._polled_ms is not None and not is_urgent:
             await self._read_top(self._polled_ms)
-        if self._full_walk is None and (self._polled_ms is None or anyio.current_time() >= self._full_walk_at):
+        if self._full_walk is None and (self._polled_ms is None or get_running_loop().time() >= self._full_walk_at):
             is_first = self._polled_ms is None
             self._full_walk = ThreadListWalk(self._context.service, self._context.budget, is_urgent=is_first)
         if self._full_walk is not None:
             # Of a busy list's time, both get half: the walk must not fall behind its share of the quota.
-            spent = anyio.current_time() - begun_at
+            spent = get_running_loop().time() - begun_at
             left = max(spent, self._context.settings.cadence.interval - spent)
-            await self._continue_full_walk(self._full_walk, anyio.current_time() + left)
+            await self._continue_full_walk(self._full_walk, get_running_loop().time() + left)
 
     async def _read_top(self, horizon_ms: int) -> None:
         """Read the top of the list: down to the horizon, or, in between, while all threads of a page have news.
@@ -220,7 +221,7 @@ class ThreadWatcher:
         Only a complete poll moves the horizon. A thread may be listed late, below threads whose news is known, so the
         others only find most news earlier.
         """
-        now, self._is_listing_again = anyio.current_time(), False
+        now, self._is_listing_again = get_running_loop().time(), False
         walk = ThreadListWalk(
             self._context.service, self._context.budget, horizon_ms=horizon_ms, page_size=self._page_size
         )
@@ -251,7 +252,7 @@ class ThreadWatcher:
             walk: The walk that continues with the next page.
         """
         moved = sum(self._has_moved(item.id) for item in items)
-        if moved * 2 < len(items) or not walk.delay(anyio.current_time()):
+        if moved * 2 < len(items) or not walk.delay(get_running_loop().time()):
             return
         lanes = self._scheduler.lanes
         polled = [thread for thread in self._polled_ahead if thread in lanes and lanes[thread].poller.has_polled]
@@ -283,7 +284,7 @@ class ThreadWatcher:
         is urgent.
         """
         is_top_due = False
-        while walk.is_urgent or not (is_top_due or walk.delay(anyio.current_time())):
+        while walk.is_urgent or not (is_top_due or walk.delay(get_running_loop().time())):
             was_urgent = walk.is_urgent
             try:
                 self._process(await walk.read(), walk)
@@ -297,10 +298,10 @@ class ThreadWatcher:
                 self.listed = walk.listed
                 self._log_progress(walk, is_end_far=was_urgent and not walk.is_urgent)
             if walk.is_over:
-                self._full_walk, self._full_walk_at = None, anyio.current_time() + FULL_WALK_SECONDS
+                self._full_walk, self._full_walk_at = None, get_running_loop().time() + FULL_WALK_SECONDS
                 self.has_walked = self._is_complete = True
                 return
-            is_top_due = anyio.current_time() >= until
+            is_top_due = get_running_loop().time() >= until
 
     def _log_progress(self, walk: ThreadListWalk, *, is_end_far: bool) -> None:
         """Log how far a first start has read the list, if its end is read much later than its beginning."""
@@ -317,7 +318,7 @@ class ThreadWatcher:
         self.answered.set()
         if walk.pages == 1 and walk.date_ms is not None:
             self._context.conversations.note_service_time(walk.date_ms)
-        listed_ms, begun_ms = walk.service_ms(anyio.current_time()), walk.begun_ms
+        listed_ms, begun_ms = walk.service_ms(get_running_loop().time()), walk.begun_ms
         if not self._context.ownership.is_shared:
             return [self._needs_poll(item) and self._schedule_poll(item, listed_ms, begun_ms) for item in items]
         others = [item for item in items if not self._context.owns(item.id)]
@@ -347,7 +348,7 @@ class ThreadWatcher:
             listed_ms: Not later than the service's time now, epoch ms; None if unknown.
             begun_ms: The same of the time at which the list was begun to be read.
         """
-        now, is_change = anyio.current_time(), True
+        now, is_change = get_running_loop().time(), True
         lane = self._scheduler.lanes.get(item.id)
         if lane is None:
             lane = self._scheduler.open(item.id, item.last_activity)
@@ -376,7 +377,7 @@ class ThreadWatcher:
             if item.deleted_on is not None:
                 return lane.membership.presence is Presence.OUT
             return self._context.serves(item.id) and lane.membership.needs_probe(
-                item.last_activity, lane.poller.polled_ms, anyio.current_time()
+                item.last_activity, lane.poller.polled_ms, get_running_loop().time()
             )
         return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.polled_ms)
 

@@ -7,8 +7,8 @@ when its last running event is handled.
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Self
 
 import anyio
@@ -75,14 +75,14 @@ class _Generation:
         """Tear down the providers once the last running event is handled."""
         self._retired.set()
 
-    @contextmanager
-    def use(self) -> Iterator[Dispatcher]:
+    def __enter__(self) -> Dispatcher:
+        """Keep the handlers until the block ends. A generation is used by several events at once."""
         self._active += 1
-        try:
-            yield self.dispatcher
-        finally:
-            self._active -= 1
-            self._idle.set()
+        return self.dispatcher
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._active -= 1
+        self._idle.set()
 
 
 class HandlerGenerations:
@@ -129,7 +129,7 @@ class HandlerGenerations:
 
     def use(self) -> AbstractContextManager[Dispatcher]:
         """Return the current handlers, which are kept until the block ends."""
-        return self._current.use()
+        return self._current
 
     async def replace(self, dispatcher: Dispatcher) -> None:
         """Replace the handlers for the next events; running events finish with the current ones.
@@ -238,14 +238,15 @@ class HandlerRunner:
             channel: Live channel of the event's thread.
             before: Called when a slot is free, before the handlers run.
         """
-        started_at = anyio.current_time()
-        async with self._slot(event) as dispatcher:
+        started_at, context = get_running_loop().time(), self._context
+
+        def run(dispatcher: Dispatcher) -> Awaitable[Outcome]:
             before()
-            memory = self._context.conversations.unit_of_work(event)
-            outcome = await dispatcher.dispatch(
-                event, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
-            )
-        self._context.monitor.handled(outcome, started_at)
+            memory = context.conversations.unit_of_work(event)
+            return dispatcher.dispatch(event, memory, live=channel, handler_scope=context.tracer.handler, limits=limits)
+
+        outcome = await self._run_in_slot(event, run)
+        context.monitor.handled(outcome, started_at)
         if outcome.error is not None:
             self.report_failure(event, outcome.handler, outcome.error)
         return outcome
@@ -254,30 +255,37 @@ class HandlerRunner:
         self, event: Event, failed: Outcome, limits: RunLimits, *, channel: LiveChannel | None
     ) -> Outcome:
         """Run the error handlers on an event that will not be retried; arguments as for `handle`."""
-        async with self._slot(event) as dispatcher:
-            memory = self._context.conversations.unit_of_work(event)
-            outcome = await dispatcher.dispatch_failure(
-                event, failed, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
-            )
+        context = self._context
+
+        def run(dispatcher: Dispatcher) -> Awaitable[Outcome]:
+            memory, scope = context.conversations.unit_of_work(event), context.tracer.handler
+            return dispatcher.dispatch_failure(event, failed, memory, live=channel, handler_scope=scope, limits=limits)
+
+        outcome = await self._run_in_slot(event, run)
         if outcome.error is not None and outcome.error is not failed.error:
             self.report_failure(event, outcome.handler, outcome.error)
         return outcome
 
-    @asynccontextmanager
-    async def _slot(self, event: Event) -> AsyncIterator[Dispatcher]:
-        """Wait for a handler slot, and return the current handlers."""
+    async def _run_in_slot(self, event: Event, run: Callable[[Dispatcher], Awaitable[Outcome]]) -> Outcome:
+        """Wait for a handler slot, and run the current handlers. No context manager: every event pays for it."""
         self.busy += 1
         self.changed.set()
         try:
-            with self._context.monitor.waiting(event):
-                await self._limiter.acquire()
+            await self._take_slot(event)
             try:
                 with self.generations.use() as dispatcher, self._context.monitor.handling(event):
-                    yield dispatcher
+                    return await run(dispatcher)
             finally:
                 self._limiter.release()
         finally:
             self.busy -= 1
+
+    async def _take_slot(self, event: Event) -> None:
+        try:
+            self._limiter.acquire_nowait()  # does not overtake those who wait; `acquire` waits even for a free slot
+        except anyio.WouldBlock:
+            with self._context.monitor.waiting(event):
+                await self._limiter.acquire()
 
     def report_failure(self, event: Event, handler: str | None, error: Exception) -> None:
         """Log a failure of a handler, with its traceback if it is new, and pass it to `on_failure`."""
@@ -287,7 +295,7 @@ class HandlerRunner:
             event_key=event.key,
             thread=event.thread if isinstance(event, ThreadEvent) else None,
         )
-        if self._context.failures.is_new(handler or "", error, anyio.current_time()):
+        if self._context.failures.is_new(handler or "", error, get_running_loop().time()):
             try:
                 log.error("handler.failed", exc_info=(type(error), error, error.__traceback__))
             except BaseException:  # logging reads the error's cause, whose class may be a plugin's and may raise

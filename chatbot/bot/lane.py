@@ -151,7 +151,7 @@ class Lane:
     @property
     def is_backing_off(self) -> bool:
         """Whether a failure of this thread delays its next turn, regardless of the thread list."""
-        return self._back_off is not None and self._back_off.pause(anyio.current_time()) > 0
+        return self._back_off is not None and self._back_off.pause(get_running_loop().time()) > 0
 
     def interrupt(self) -> None:
         """Interrupt a poll that waits for the service; a running handler continues."""
@@ -267,7 +267,7 @@ class Lane:
         pause, run_at = self.retries.attempts.pause_left, self.poller.run_at
         if not pause or run_at is None or self.poller.unhandled_ms is None:
             return
-        wait = run_at + POLL_SECONDS_IN_PAUSE - anyio.current_time()
+        wait = run_at + POLL_SECONDS_IN_PAUSE - get_running_loop().time()
         if wait > 0:
             raise TryAgain(min(pause, wait))
 
@@ -303,7 +303,7 @@ class Lane:
         return pause
 
     def _failed(self, error: ServiceError | StoreError) -> float:
-        now = anyio.current_time()
+        now = get_running_loop().time()
         work = "store" if isinstance(error, StoreError) else "read"
         self._context.ongoing.record_failure(work, error, place=self.thread)
         self._back_off = self._back_off or BackOff()
@@ -358,7 +358,7 @@ class Lane:
         if not is_refusal(error):
             raise error
         if self.membership.presence is Presence.UNKNOWN:
-            self.membership.leave(anyio.current_time(), None, age=self.presence.age)
+            self.membership.leave(get_running_loop().time(), None, age=self.presence.age)
             return await self._work_while_out()
         self.membership.suspect()
         self._suspicion = error
@@ -373,18 +373,18 @@ class Lane:
         """
         if self.is_ending:
             return NextRun()
-        if pause := self.membership.pause(anyio.current_time()):
+        if pause := self.membership.pause(get_running_loop().time()):
             return NextRun(due_in=pause)
         try:
             sighting = await self.presence.check()
         except ServiceError as error:
             raise TryAgain(self._failed(error)) from error
         # A single sighting is not enough: an outdated participant list would make the bot leave a thread that it is in.
-        if self.membership.apply_sighting(sighting, anyio.current_time()):
+        if self.membership.apply_sighting(sighting, get_running_loop().time()):
             await self._leave(is_deleted=False)
             return await self._work_while_out()
         if sighting is Sighting.ABSENT:
-            return NextRun(due_in=self.membership.pause(anyio.current_time()))
+            return NextRun(due_in=self.membership.pause(get_running_loop().time()))
         suspicion, self._suspicion = self._suspicion, None
         self.poller.ignore_removal()
         if self.commits.outbox.accept_refusal() or suspicion is None:

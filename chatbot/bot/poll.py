@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-import anyio
-
 from chatbot.bot.commits import NO_PROOFS, ThreadCommits
 from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import absences
@@ -107,11 +105,11 @@ class ThreadPoller:
         self.removal: dict[int, int] = {}
         self.has_shown_removal = False
         self.unhandled_ms: int | None = None
-        self.last_message_at = anyio.current_time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
+        self.last_message_at = get_running_loop().time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
 
     def restart(self) -> None:
         """Reset the state after the bot has entered the thread; the next poll is a full one."""
-        self._full_poll_at, self.last_message_at, self.removal = None, anyio.current_time(), {}
+        self._full_poll_at, self.last_message_at, self.removal = None, get_running_loop().time(), {}
         self._settled_page = None
 
     def ignore_removal(self) -> None:
@@ -135,7 +133,7 @@ class ThreadPoller:
             stamp_ms: The timestamp, epoch ms; None if the thread is listed without one.
             listed_ms: Not later than the service's time now, epoch ms; None if unknown.
         """
-        now = anyio.current_time()
+        now = get_running_loop().time()
         if stamp_ms is None:
             if listed_ms is None or (self.run_at is not None and now < self.run_at + NO_STAMP_SECONDS):
                 return None
@@ -251,7 +249,7 @@ class ThreadPoller:
         if is_unseen or (self._is_notified and self._shown <= shown_before):
             # The reported message is not visible yet and may become visible late: poll as if it had been sent a little
             # ago. Not at the fastest interval: what is reported may never become visible, and comes from anybody.
-            self.last_message_at = max(self.last_message_at, anyio.current_time() - UNSEEN_SILENCE)
+            self.last_message_at = max(self.last_message_at, get_running_loop().time() - UNSEEN_SILENCE)
         self._is_notified = False
         # By this machine's clock too: a poll without a Date header, or a slow one, would never cover anything.
         is_late_enough = self.run_at is not None and self.run_at >= self.cover_at
@@ -278,7 +276,7 @@ class ThreadPoller:
         self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)
         if batch:
-            self._context.tracer.polled(self._state.key, anyio.current_time() - started_at)
+            self._context.tracer.polled(self._state.key, get_running_loop().time() - started_at)
         self._shown = max(self._shown, *(message.version for message in batch), 0)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
@@ -346,7 +344,7 @@ class ThreadPoller:
 
     def _note_message(self, message: ChatMessage) -> None:
         """Record that the thread is active, and count the message against the thread's shared quota."""
-        now = anyio.current_time()
+        now = get_running_loop().time()
         self.last_message_at = now
         self._commits.receipts.count_people(message)
         if message.participants:

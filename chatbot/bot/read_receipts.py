@@ -11,14 +11,13 @@ to list receipts, polling pauses; no other work waits for it.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
-
-import anyio
 
 from chatbot.bot.environment import BotContext
 from chatbot.bot.handlers import HandlerRunner
@@ -117,7 +116,7 @@ class ReceiptSender:
         if not self.is_due or self.due is None:
             return None, None
         if self.people <= MAX_PEOPLE:
-            now = anyio.current_time()
+            now = get_running_loop().time()
             if delay := budget.delay(Operation.SEND_RECEIPT, now):
                 return delay, None
             budget.spend(Operation.SEND_RECEIPT, now)
@@ -180,7 +179,7 @@ class ReceiptPoller:
         Args:
             floor: Message id above which the bot was in the thread.
         """
-        now = anyio.current_time()
+        now = get_running_loop().time()
         if self.delay:
             return []
         self._state.budget.spend(Operation.LIST_RECEIPTS, now)
@@ -223,7 +222,7 @@ class ReceiptPoller:
     @property
     def delay(self) -> float:
         """Seconds until the next poll is allowed."""
-        return self._state.budget.delay(Operation.LIST_RECEIPTS, anyio.current_time())
+        return self._state.budget.delay(Operation.LIST_RECEIPTS, get_running_loop().time())
 
     def has_news(self, latest: Mapping[UserId, int], floor: int) -> bool:
         """Return whether any of these receipts is new.
@@ -243,7 +242,7 @@ class ReceiptPoller:
         """
         if people > MAX_PEOPLE or not self._handlers.dispatcher.subscribes(ReadReceiptReceived):
             return False
-        return anyio.current_time() - last_message_at < ACTIVE_SECONDS
+        return get_running_loop().time() - last_message_at < ACTIVE_SECONDS
 
     def _is_news(self, reader: UserId, number: int, floor: int) -> bool:
         """Return whether a receipt is someone else's, above the floor, and newer than the known one."""

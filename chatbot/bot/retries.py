@@ -14,6 +14,7 @@ the transaction. If a state was changed since the handler read it, the handler r
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -99,14 +100,14 @@ class Attempts:
         Raises:
             TryAgain: It is not.
         """
-        now = anyio.current_time()
+        now = get_running_loop().time()
         if event.key == self._event_key and now < self._not_before:
             raise TryAgain(self._not_before - now)
 
     @property
     def pause_left(self) -> float:
         """Seconds until the current event may be retried; 0 if it may be now, or if there is none."""
-        return max(0.0, self._not_before - anyio.current_time()) if self._not_before else 0.0
+        return max(0.0, self._not_before - get_running_loop().time()) if self._not_before else 0.0
 
     def kills(self, event: Event) -> int:
         """Return how often a process has died while the handler of this event ran."""
@@ -157,7 +158,7 @@ class Attempts:
 
     def retry_after(self, pause: float) -> TryAgain:
         """Return the exception that makes the lane retry the event after this pause."""
-        self._not_before = anyio.current_time() + pause
+        self._not_before = get_running_loop().time() + pause
         return TryAgain(pause)
 
     def end(self) -> list[Write]:
@@ -318,7 +319,7 @@ class RetryLoop:
             return outcome
 
         def begin() -> None:
-            self._current = event, anyio.current_time()
+            self._current = event, get_running_loop().time()
 
         try:
             outcome = await self._handlers.handle(
@@ -469,7 +470,7 @@ class RetryLoop:
             self._context.degraded.begin(
                 LANE_FAILING,
                 detail,
-                anyio.current_time(),
+                get_running_loop().time(),
                 place=retries_in(self._state.thread),
                 after=LASTING_SECONDS,
             )

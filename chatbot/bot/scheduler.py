@@ -134,7 +134,7 @@ class Scheduler:
         self.lanes[thread] = lane
         if record.is_left:
             if (pause := lane.presence.resume()) is not None:
-                self.schedule(thread, due=anyio.current_time() + pause)
+                self.schedule(thread, due=get_running_loop().time() + pause)
             return
         self._start_periodic_polls(thread, phase)
         if unfinished is not None or not lane.is_settled:
@@ -148,7 +148,7 @@ class Scheduler:
         lane = self.lanes.get(thread)
         if lane is None:
             lane = self.lanes[thread] = Lane(self._services, thread, None)
-            lane.membership.leave(anyio.current_time(), 0)
+            lane.membership.leave(get_running_loop().time(), 0)
         return lane
 
     def route(self, rows: Iterable[OutboxRow]) -> None:
@@ -256,7 +256,7 @@ class Scheduler:
 
     def schedule(self, thread: ThreadId, *, due: float | None = None) -> None:
         """Schedule a turn of a lane, now or at `due`. A lane at work runs again afterwards."""
-        due = anyio.current_time() if due is None else due
+        due = get_running_loop().time() if due is None else due
         if thread in self.working:
             self._requested[thread] = min(due, self._requested.get(thread, due))
         elif (lane := self._current(thread)) is not None and not lane.state.is_released:
@@ -271,14 +271,14 @@ class Scheduler:
     def _start_periodic_polls(self, thread: ThreadId, phase: float | None = None) -> None:
         """Start the periodic polls of a thread at a random time, so that the threads do not all start at once."""
         phase = random.random() if phase is None else phase  # noqa: S311 - not a secret
-        self._queue.start_periodic(thread, self._context.settings.cadence.idle, anyio.current_time(), phase=phase)
+        self._queue.start_periodic(thread, self._context.settings.cadence.idle, get_running_loop().time(), phase=phase)
         self._changed.set()
 
     def schedule_idle(self, threads: Iterable[ThreadId]) -> None:
         """Schedule turns of the given lanes that are neither at work nor queued."""
         for thread in threads:
             if thread not in self.working and thread not in self._queue:
-                self._queue.request(thread, anyio.current_time())
+                self._queue.request(thread, get_running_loop().time())
         self._changed.set()
 
     def next(self) -> tuple[ThreadId, float] | None:
@@ -338,7 +338,7 @@ class Scheduler:
             context.report_failure(None, error)
             next_run = NextRun(due_in=UNEXPECTED_ERROR_PAUSE)
             detail = f"{kind_of(error)} in {thread}, tried again every {UNEXPECTED_ERROR_PAUSE:.0f} s: see turn.failed"
-            context.degraded.begin(LANE_FAILING, detail, anyio.current_time(), place=thread, after=1.0)
+            context.degraded.begin(LANE_FAILING, detail, get_running_loop().time(), place=thread, after=1.0)
         else:
             context.degraded.end(LANE_FAILING, place=thread)
         finally:

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # documented, for those who implement tasks themselves
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from functools import partial
 from sys import getrecursionlimit, getrefcount, setrecursionlimit
@@ -614,8 +614,22 @@ def restore_recursion_limit() -> None:
         setrecursionlimit(_RECURSION_LIMIT)
 
 
-@asynccontextmanager
-async def uncancelled() -> AsyncIterator[None]:
+class _Uncancelled(AbstractAsyncContextManager[None]):
+    """See `uncancelled`."""
+
+    async def __aenter__(self) -> None:
+        """Do nothing."""
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise AbnormalExit(error) from error
+
+
+_UNCANCELLED: Final = _Uncancelled()
+
+
+def uncancelled() -> AbstractAsyncContextManager[None]:
     """Protect our own work in the block, such as a loop of the bot, from cancellation by anything but our scopes.
 
     Otherwise a task cancelled by foreign code would end silently, and its task group with it. A scope keeps cancelling
@@ -624,11 +638,7 @@ async def uncancelled() -> AsyncIterator[None]:
     Raises:
         AbnormalExit: Foreign code cancelled the work.
     """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        raise AbnormalExit(error) from error
+    return _UNCANCELLED
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:

@@ -7,12 +7,11 @@ the row pending, and a pending row that may have been sent is repeated only afte
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
-
-import anyio
 
 from chatbot.actions import (
     Action,
@@ -142,7 +141,7 @@ class Outbox:
         self._rows = list(rows)  # no deque: an empty one costs ten times as much, and most threads have nothing to send
         # Frozen and never changed in place: all that are empty are one object, and most threads have nothing to send.
         self._unproven = frozenset(row.key for row in self._rows)
-        self._proof_at = anyio.current_time() + PROOF_DELAY_SECONDS if self._rows else 0.0
+        self._proof_at = get_running_loop().time() + PROOF_DELAY_SECONDS if self._rows else 0.0
         self._back_off = BackOff()
         self._partial_tries = 0
         self._sent: dict[ActionKey, MessageId] = {}
@@ -306,7 +305,7 @@ class Outbox:
         while self._rows:
             row = self._rows[0]
             operation = _OPERATIONS[type(row.action)]
-            now = anyio.current_time()
+            now = get_running_loop().time()
             pause = max(self._budget.delay(operation, now), self._back_off.pause(now))
             if row.key in self._unproven:
                 pause = max(pause, self._proof_at - now)
@@ -338,12 +337,12 @@ class Outbox:
                     self._settle(row, RowStatus.DONE, proofs[row.key])
         first = self._rows[0] if self._rows else None
         if first is not None and first.key in self._unproven and isinstance(first.action, UpdateTopic):
-            self._services.user_budget.spend(Operation.GET_THREAD, anyio.current_time())
+            self._services.user_budget.spend(Operation.GET_THREAD, get_running_loop().time())
             try:
                 thread = await self._service.get_thread(self._thread)
             except Throttled as error:
                 self._services.user_budget.block_throttled(
-                    Operation.GET_THREAD, anyio.current_time(), error.retry_after
+                    Operation.GET_THREAD, get_running_loop().time(), error.retry_after
                 )
                 raise
             if thread.topic == first.action.topic:
@@ -413,7 +412,7 @@ class Outbox:
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
         self._rows[0] = replace(row, action=replace(action, participants=remaining))
-        self._back_off.wait(FIRST_PAUSE * 2**self._partial_tries, anyio.current_time())
+        self._back_off.wait(FIRST_PAUSE * 2**self._partial_tries, get_running_loop().time())
         return False
 
     async def _resolve(self, target: MessageId | ActionKey) -> MessageId:
@@ -475,7 +474,7 @@ class Outbox:
 
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: failed, of unknown outcome, or to be tried later."""
-        now = anyio.current_time()
+        now = get_running_loop().time()
         if not self._is_pending(row):  # its person was erased meanwhile
             return
         if isinstance(error, NotFound | Forbidden) and self._is_deferred(row, error):
@@ -501,7 +500,7 @@ class Outbox:
             Forbidden, NotFound: this error, once: the service may refuse the whole thread.
         """
         if not is_refusal(error):  # not from the service: the page of a proxy, or a wrong address
-            self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
+            self._back_off.failed(error, get_running_loop().time(), _OPERATIONS[type(row.action)])
             self._services.report_failure(self._thread, error)
             return True
         if self._is_refusal_accepted and self._refused == row.key:
@@ -509,7 +508,7 @@ class Outbox:
             if row.key not in self._unproven:
                 return False
             # Only the proof read was refused. The row itself may be done, so it must not become a dead letter.
-            self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
+            self._back_off.failed(error, get_running_loop().time(), _OPERATIONS[type(row.action)])
             self._services.report_failure(self._thread, error)
             return True
         self._refused, self._is_refusal_accepted = row.key, False

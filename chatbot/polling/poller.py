@@ -196,7 +196,7 @@ class Poll:
         self._budget = budget
         self._has_read = False
         self._is_interrupted = False
-        self._reading = anyio.CancelScope()
+        self._reading: anyio.CancelScope | None = None
         self._start_time = start_time
         self._page_size = page_size
         self._order_of = order_of
@@ -327,23 +327,23 @@ class Poll:
             return None
 
     async def _get_message(self, message: MessageId) -> ChatMessage:
-        self._budget.spend(Operation.GET_MESSAGE, anyio.current_time())
+        self._budget.spend(Operation.GET_MESSAGE, get_running_loop().time())
         return await self._service.get_message(self._thread, message)
 
     def interrupt(self) -> None:
         """End the poll at its next read, or during the current one."""
         self._is_interrupted = True
-        self._reading.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _within_quota(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
         """Send a request when the quota allows it, and repeat it if the service throttles after the first page."""
         throttled: Throttled | None = None
         back_off = BackOff()
         for _ in range(MAX_TRIES):
-            self._reading = anyio.CancelScope()
             if self._is_interrupted:
                 raise Interrupted
-            with self._reading:
+            with anyio.CancelScope() as self._reading:
                 delay = self._budget.delay(operation, get_running_loop().time())
                 if delay:
                     await anyio.sleep(delay)
@@ -353,7 +353,7 @@ class Poll:
                     if not self._has_read:
                         raise  # no pages are lost yet, so other threads need not wait for this one
                     throttled = error
-                    now = anyio.current_time()
+                    now = get_running_loop().time()
                     self._budget.block(operation, now + back_off.failed(error, now, operation))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
@@ -377,10 +377,11 @@ class Poll:
         return page
 
     def _collect_keys(self, messages: Collection[ChatMessage]) -> None:
+        user = self._service.user
         for message in messages:
-            if message.participants and any(person.user == self._service.user for person in message.participants):
+            if message.participants and any(person.user == user for person in message.participants):
                 self.membership_changes[message.number] = message.type is MessageType.PARTICIPANT_ADDED
-            if message.sender == self._service.user and message.reply_key is not None:
+            if message.sender == user and message.reply_key is not None:
                 older = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(older, message.id, key=int)
                 other = message.id if message.deleted_on else self._undeleted.setdefault(message.reply_key, message.id)

@@ -12,6 +12,7 @@ Rules of this file
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -159,14 +160,14 @@ class ThreadListWalk:
         """
         if self._fault is not None:
             raise self._fault
-        await anyio.sleep(self.delay(anyio.current_time()))
-        started_at = anyio.current_time()
+        await anyio.sleep(self.delay(get_running_loop().time()))
+        started_at = get_running_loop().time()
         part = min(self._parts(), key=lambda part: self._budget.delay(part, started_at))
         self._budget.spend(part, started_at)
         page = await self._service.list_threads(page_size=self._page_size, link=self._link)
         if not self.pages:
             self._begun_at = started_at
-            self.begun_ms = _time_of(page, taken=anyio.current_time() - started_at)
+            self.begun_ms = _time_of(page, taken=get_running_loop().time() - started_at)
             self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
         has_passed = self._horizon_ms is not None and passes_horizon(page.items, self._horizon_ms)

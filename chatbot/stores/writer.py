@@ -87,7 +87,10 @@ class Writer:
             Exception: the error of the job or of its whole group; nothing was written.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
-        await self._slots.acquire()
+        try:
+            self._slots.acquire_nowait()  # does not overtake those who wait
+        except anyio.WouldBlock:
+            await self._slots.acquire()
         # No await from here to `put`: `close` could otherwise queue its end marker before this job, which would then
         # never be written.
         if self._is_closing:
