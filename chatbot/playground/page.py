@@ -61,7 +61,7 @@ _POLICY: Final = "; ".join(
 # fmt: off
 _FILES: Final = (
     "index.html", "app.css", "fork.css", "icon.svg", "main.js", "attachments.js", "bots.js", "connection.js",
-    "conversation.js", "fork.js", "inspector.js", "list.js", "sidebar.js", "tools.js",
+    "conversation.js", "focus.js", "fork.js", "inspector.js", "list.js", "sidebar.js", "tools.js",
     "vendor/preact-htm.js", "vendor/LICENSES.txt",
 )
 # fmt: on

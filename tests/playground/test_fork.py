@@ -186,6 +186,12 @@ def test_the_keyboard_forks_edits_and_goes_back(talked: tuple[Daemon, str], brow
         until(page, "document.activeElement.querySelector('button').tabIndex === 0")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Edit"
+        page.keyboard.press("Enter")
+        until(page, "document.activeElement.matches('textarea')")
+        page.keyboard.type("!")
+        page.keyboard.press("ControlOrMeta+Enter")
+        until(page, "document.activeElement.matches('.fork-line')")
+        finished(view).get_by_text("edited for this fork").wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("textbox", name="Message").wait_for()
         until(page, "document.activeElement.matches('.message')")

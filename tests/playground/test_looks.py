@@ -66,6 +66,37 @@ def test_everything_works_by_the_keyboard_alone(daemon: Daemon, browser: Any) ->
         page.get_by_role("tabpanel").get_by_text("Version").wait_for()
 
 
+def test_the_focus_stays_near_what_the_keyboard_has_pressed(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+
+    def press(name: str, key: str = "Enter") -> None:
+        page.get_by_role("button", name=name).first.focus()
+        page.keyboard.press(key)
+
+    with page_of(browser, link) as page:
+        begin(page)
+        press("Rename")
+        until(page, "document.activeElement.ariaLabel === 'Topic'")
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type("Dice only")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Dice only").wait_for()
+        until(page, "document.activeElement.closest('.conversation-head') !== null")
+        say(page, "hello")
+        said(page, "echo: hello").wait_for()
+        page.locator(".message", has_text="hello").first.click()
+        page.get_by_role("tab", name="Details").click()
+        press("Edit")
+        until(page, "document.activeElement.matches('.inspector textarea')")
+        page.keyboard.press("Escape")
+        until(page, "document.activeElement.textContent === 'Edit'")
+        press("New thread")
+        page.get_by_label("Topic").fill("Second")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Second").wait_for()
+        until(page, "document.activeElement.textContent === 'New thread'")
+
+
 def tab_to(page: Any, condition: str, key: str = "Tab") -> None:
     for _ in range(60):
         if page.evaluate(condition):

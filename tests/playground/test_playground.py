@@ -266,6 +266,39 @@ def test_hostile_names_html_and_scripts_do_nothing(daemon: Daemon, browser: Any)
             assert forbidden not in shown
 
 
+def test_a_name_does_not_turn_the_words_around_it(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page, "\u202eevil שלום")
+        say(page, "hello")
+        said(page, "echo: hello").wait_for()
+        page.get_by_role("button", name="3 participants").click()
+        page.get_by_role("button", name=re.compile("^Leave")).click()
+        page.keyboard.press("Escape")
+        page.get_by_text("is not in this thread").wait_for()
+        for word in (" added ", " set the topic: ", " left", " is not in this thread.", "read by "):
+            assert page.evaluate(RUNS_TO_THE_RIGHT, word), word
+        picture(page, "turned")
+
+
+RUNS_TO_THE_RIGHT = """
+(word) => {
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let found = null;
+    while (walker.nextNode()) if (walker.currentNode.data === word) found = walker.currentNode;
+    if (!found) return false;
+    const letter = (at) => {
+        const range = document.createRange();
+        range.setStart(found, at);
+        range.setEnd(found, at + 1);
+        return range.getBoundingClientRect().left;
+    };
+    const at = word.search(/\\S/);
+    return letter(at) < letter(at + 1) && letter(at + 1) < letter(at + 2);
+}
+"""
+
+
 HOSTILE = """
 async (given) => {
     const [page, token] = given;

@@ -40,7 +40,7 @@ function Bot({ app, bot, all }) {
     <ul class="rows">${lanes.slice(0, 50).map((lane) => html`<${Lane} key=${lane.thread} app=${app} lane=${lane} now=${all.now} running=${bot.running} />`)}</ul>
     ${lanes.length > 50 && html`<p class="hint">and ${lanes.length - 50} more</p>`}
     ${timers.length > 0 && html`<h4>Timers</h4><ul class="rows">${timers.map((t) => html`<li key=${t.id}><${HandlerLink} app=${app} name=${t.name} /><span class="grow"></span><span>${due(t.due_ms, all.now)}</span></li>`)}</ul>`}
-    ${dialogs.length > 0 && html`<h4>Dialogs that wait</h4><ul class="rows">${dialogs.map((d) => html`<li key=${d.id}><${HandlerLink} app=${app} name=${d.name} /> <bdi>with ${app.name(d.user)}</bdi></li>`)}</ul>`}
+    ${dialogs.length > 0 && html`<h4>Dialogs that wait</h4><ul class="rows">${dialogs.map((d) => html`<li key=${d.id}><${HandlerLink} app=${app} name=${d.name} /> <span>with <bdi>${app.name(d.user)}</bdi></span></li>`)}</ul>`}
     ${letters.length > 0 &&
     html`<h4>Dead letters</h4><ul class="rows">${letters.map(
       (l) => html`<li key=${l.id}><span><code>${l.id}</code> ${l.event}, ${l.error}, ${l.attempts} ${l.attempts === 1 ? "attempt" : "attempts"}</span><span class="grow"></span>

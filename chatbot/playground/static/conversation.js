@@ -1,6 +1,6 @@
 // The conversation: messages, what is going on in the thread, and the composer.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { Attach, Attachments } from "./attachments.js";
 import { ForkButton } from "./fork.js";
 import { VirtualList } from "./list.js";
@@ -56,6 +56,8 @@ export function Conversation({ app }) {
 
 function Head({ app, thread }) {
   const [topic, setTopic] = useState(null);
+  const field = useRef(null);
+  useLayoutEffect(() => field.current?.focus(), [topic === null]);
   const rename = async (event) => {
     event.preventDefault();
     if (topic.trim() && topic !== thread.topic) await app.act("topic", { topic });
@@ -68,7 +70,7 @@ function Head({ app, thread }) {
       ? html`<h2><bdi>${thread.topic || "(no topic)"}</bdi></h2>
           ${thread.is_in && html`<button class="quiet" onClick=${() => setTopic(thread.topic)}>Rename</button>`}`
       : html`<form class="rename" onSubmit=${rename}>
-          <input aria-label="Topic" value=${topic} onInput=${(e) => setTopic(e.target.value)} onKeyDown=${(e) => e.key === "Escape" && setTopic(null)} ref=${(e) => e?.focus()} maxlength="250" dir="auto" />
+          <input aria-label="Topic" value=${topic} onInput=${(e) => setTopic(e.target.value)} onKeyDown=${(e) => e.key === "Escape" && setTopic(null)} ref=${field} maxlength="250" dir="auto" />
           <button class="primary small">Save</button>
         </form>`}
     <span class="grow"></span>
@@ -86,7 +88,7 @@ function Message({ app, thread, message }) {
     onFocus: () => state.cursor !== message.id && app.set({ cursor: message.id }),
   };
   if (SYSTEM.has(message.type)) {
-    return html`<div class=${`system ${isChosen ? "chosen" : ""}`} ...${common}><bdi>${described(app, message)}</bdi> <span class="time">${when(message.id)}</span></div>`;
+    return html`<div class=${`system ${isChosen ? "chosen" : ""}`} ...${common}>${described(app, message)} <span class="time">${when(message.id)}</span></div>`;
   }
   const name = message.display_name || app.name(message.sender);
   const isMine = message.sender === state.me;
@@ -105,7 +107,7 @@ function Message({ app, thread, message }) {
       <div class="under">
         ${message.edited && !message.deleted && html`<span>edited</span>`}
         ${message.metadata && Object.keys(message.metadata).some((key) => !key.startsWith("chatbot.")) && html`<span>metadata</span>`}
-        ${readers.length > 0 && html`<span>read by ${readers.map(([user]) => brief(app.name(user))).join(", ")}</span>`}
+        ${readers.length > 0 && html`<span>read by <${Names} names=${readers.map(([user]) => brief(app.name(user)))} /></span>`}
         ${state.troubled.has(message.id) && html`<span class="bad">a bot failed</span>`}
         ${!message.deleted && html`<${ForkButton} app=${app} message=${message} isCurrent=${(state.cursor ?? state.message) === message.id} />`}
       </div>
@@ -114,12 +116,17 @@ function Message({ app, thread, message }) {
 }
 
 function described(app, message) {
-  const people = (message.participants ?? []).map((p) => p.display_name || app.name(p.user)).join(", ");
-  const who = app.name(message.sender);
-  if (message.type === "topicUpdated") return `${who} set the topic: ${message.topic}`;
+  const people = html`<${Names} names=${(message.participants ?? []).map((p) => p.display_name || app.name(p.user))} />`;
+  const who = html`<bdi>${app.name(message.sender)}</bdi>`;
+  if (message.type === "topicUpdated") return html`${who} set the topic: <bdi>${message.topic}</bdi>`;
   const isOwn = message.participants?.length === 1 && message.participants[0].user === message.sender;
-  if (message.type === "participantAdded") return isOwn ? `${who} joined` : `${who} added ${people}`;
-  return isOwn ? `${who} left` : `${who} removed ${people}`;
+  if (message.type === "participantAdded") return isOwn ? html`${who} joined` : html`${who} added ${people}`;
+  return isOwn ? html`${who} left` : html`${who} removed ${people}`;
+}
+
+/** Names in a sentence, none of which can turn the direction of the words around it. */
+export function Names({ names }) {
+  return names.map((name, n) => html`${n > 0 ? ", " : ""}<bdi>${name}</bdi>`);
 }
 
 function Typing({ app }) {
@@ -129,7 +136,7 @@ function Typing({ app }) {
     return () => clearInterval(timer);
   }, []);
   const names = [...app.state.typing.values()].filter((t) => t.user !== app.state.me && t.thread === app.state.thread && Date.now() - t.shown < TYPING_SHOWN).map((t) => t.name);
-  return html`<p class="typing">${names.length ? html`<bdi>${names.join(", ")}</bdi> ${names.length === 1 ? "is" : "are"} typing…` : ""}</p>`;
+  return html`<p class="typing">${names.length ? html`<${Names} names=${names} /> ${names.length === 1 ? "is" : "are"} typing…` : ""}</p>`;
 }
 
 function Composer({ app }) {
@@ -174,7 +181,7 @@ function Composer({ app }) {
     html`<label class="metadata">Metadata, <code>name=value</code> a line
       <textarea rows="2" value=${metadata} onInput=${(e) => setMetadata(e.target.value)} dir="auto"></textarea></label>`}
     ${attached !== null && html`<${Attach} app=${app} attached=${attached} change=${setAttached} />`}
-    <textarea ref=${field} rows=${Math.min(8, text.split("\n").length)} aria-label="Message" placeholder=${`Message as ${brief(app.name(app.state.me))}`} value=${text} onInput=${typed} onKeyDown=${pressed} dir="auto"></textarea>
+    <textarea ref=${field} rows=${Math.min(8, text.split("\n").length)} aria-label="Message" placeholder=${`Message as ${isolated(brief(app.name(app.state.me)))}`} value=${text} onInput=${typed} onKeyDown=${pressed} dir="auto"></textarea>
     <div class="composer-row">
       <select aria-label="Type" value=${type} onChange=${(e) => setType(e.target.value)}>
         <option value="text">Text</option>
@@ -203,10 +210,13 @@ function Join({ app, thread }) {
   const member = thread.participants[0];
   const join = () => app.ask("add", { thread: thread.id, user: member.user, other: app.state.me });
   return html`<div class="join">
-    <p>${app.name(app.state.me)} is not in this thread.</p>
-    ${member && html`<button class="primary" onClick=${join}>Join (${app.name(member.user)} adds you)</button>`}
+    <p><bdi>${app.name(app.state.me)}</bdi> is not in this thread.</p>
+    ${member && html`<button class="primary" onClick=${join}>Join (<bdi>${app.name(member.user)}</bdi> adds you)</button>`}
   </div>`;
 }
+
+/** A name for an attribute, which takes no element: what it says of directions ends with it. */
+export const isolated = (name) => `\u2068${name}\u2069`;
 
 /** A name that leaves room for others. */
 export const brief = (name) => (name.length > 30 ? `${name.slice(0, 29)}…` : name);

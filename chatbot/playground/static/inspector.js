@@ -1,7 +1,7 @@
 // The inspector: the story of a message, its details, the bots, and the tools.
 
-import { html, useState } from "./vendor/preact-htm.js";
-import { parsed } from "./conversation.js";
+import { html, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { isolated, parsed } from "./conversation.js";
 import { Modal } from "./sidebar.js";
 import { Bots } from "./bots.js";
 import { Tools } from "./tools.js";
@@ -201,6 +201,8 @@ function MessageDetails({ app, message }) {
   const { state } = app;
   const [text, setText] = useState(null);
   const [lines, setLines] = useState("");
+  const field = useRef(null);
+  useLayoutEffect(() => field.current?.focus(), [text === null]);
   const thread = state.threads.get(state.thread);
   const isMine = message.sender === state.me && !message.deleted && message.text !== undefined;
   const metadata = Object.entries(message.metadata ?? {}).filter(([key]) => key !== "chatbot.key");
@@ -209,12 +211,12 @@ function MessageDetails({ app, message }) {
     Version: message.version,
     Sequence: message.sequence,
     Type: message.type,
-    Sender: message.sender && `${app.name(message.sender)} ${message.sender}`,
+    Sender: message.sender && `${isolated(app.name(message.sender))} ${message.sender}`,
     Created: new Date(Number(message.id)).toLocaleString(),
     Edited: message.edited && new Date(message.edited).toLocaleString(),
     Deleted: message.deleted && new Date(message.deleted).toLocaleString(),
     "Reply key": message.metadata?.["chatbot.key"],
-    "Read by": Object.entries(thread?.receipts ?? {}).filter(([, read]) => Number(read) >= Number(message.id)).map(([user]) => app.name(user)).join(", "),
+    "Read by": Object.entries(thread?.receipts ?? {}).filter(([, read]) => Number(read) >= Number(message.id)).map(([user]) => isolated(app.name(user))).join(", "),
   };
   const begin = () => {
     setText(message.text);
@@ -237,7 +239,7 @@ function MessageDetails({ app, message }) {
     <h2>Details</h2>
     ${text === null
       ? html`<blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>`
-      : html`<form class="form" onSubmit=${edit}><label>Text <textarea rows="4" value=${text} onInput=${(e) => setText(e.target.value)} dir="auto"></textarea></label>
+      : html`<form class="form" onSubmit=${edit} onKeyDown=${(e) => e.key === "Escape" && setText(null)}><label>Text <textarea ref=${field} rows="4" value=${text} onInput=${(e) => setText(e.target.value)} dir="auto"></textarea></label>
           <label>Metadata, name=value a line <textarea rows="2" value=${lines} onInput=${(e) => setLines(e.target.value)} dir="auto"></textarea></label>
           <div class="buttons"><button class="primary small">Save</button><button type="button" class="quiet small" onClick=${() => setText(null)}>Cancel</button></div></form>`}
     ${isMine &&

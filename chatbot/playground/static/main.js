@@ -2,7 +2,8 @@
 
 import { html, render, useEffect, useReducer } from "./vendor/preact-htm.js";
 import { Connection, takeToken } from "./connection.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, isolated } from "./conversation.js";
+import { keepFocus } from "./focus.js";
 import { closeFork, Fork, takeProgress } from "./fork.js";
 import { Inspector, People, Source } from "./inspector.js";
 import { NewPerson, NewThread, SecondWindow, Sidebar, Welcome } from "./sidebar.js";
@@ -110,7 +111,7 @@ class App {
       this.connection.ask("look", { user: me }).catch(() => {});
     }
     state.looked = me;
-    document.title = me ? `${this.name(me)} · Playground` : "Playground";
+    document.title = me ? `${isolated(this.name(me))} · Playground` : "Playground";
   }
 
   takeMessages(frame) {
@@ -202,7 +203,7 @@ class App {
     this.state.looked = user;
     this.connection.ask("look", { user }).catch(() => {});
     this.remember();
-    document.title = `${this.name(user)} · Playground`;
+    document.title = `${isolated(this.name(user))} · Playground`;
   }
 
   showTab(tab) {
@@ -340,5 +341,6 @@ root.textContent = "";
 const token = takeToken();
 if (token) {
   render(html`<${Page} app=${app} />`, root);
+  keepFocus(root);
   app.start(token);
 } else render(html`<${Denied} />`, root);

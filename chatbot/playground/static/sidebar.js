@@ -1,6 +1,6 @@
 // The list of threads, and the forms for people and threads.
 
-import { html, useState } from "./vendor/preact-htm.js";
+import { html, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { when } from "./conversation.js";
 
 export function Sidebar({ app }) {
@@ -24,14 +24,14 @@ export function Sidebar({ app }) {
 
 function Entry({ app, thread }) {
   const isOpen = app.state.thread === thread.id;
-  const preview = thread.last ? `${thread.last_name ? `${thread.last_name}: ` : ""}${thread.last}` : "Nothing said yet";
+  const preview = thread.last ? html`${thread.last_name && html`<bdi>${thread.last_name}</bdi>: `}<bdi>${thread.last}</bdi>` : "Nothing said yet";
   return html`<button class="thread" aria-current=${isOpen ? "true" : undefined} onClick=${() => app.openThread(thread.id)}>
     <span class="thread-top">
       <bdi class="thread-topic">${thread.topic || "(no topic)"}</bdi>
       <span class="time">${when(thread.at)}</span>
     </span>
     <span class="thread-bottom">
-      <bdi class="thread-last">${preview}</bdi>
+      <span class="thread-last">${preview}</span>
       ${thread.unread > 0 && html`<span class="badge" aria-label=${`${thread.unread} unread`}>${thread.unread}</span>`}
     </span>
   </button>`;
@@ -59,10 +59,14 @@ export function Welcome({ app }) {
 
 /** A dialog that closes with Escape and gives the focus back. */
 export function Modal({ app, title, children }) {
-  const show = (element) => {
-    if (element && !element.open) element.showModal();
-  };
-  return html`<dialog ref=${show} aria-label=${title} onClose=${() => app.set({ dialog: null })}>
+  const dialog = useRef(null);
+  useLayoutEffect(() => {
+    const element = dialog.current;
+    element.showModal();
+    return () => element.close(); // gives the focus back, which its removal does not
+  }, []);
+  const closed = (event) => event.currentTarget.isConnected && app.set({ dialog: null });
+  return html`<dialog ref=${dialog} aria-label=${title} onClose=${closed}>
     <div class="dialog-head">
       <h2>${title}</h2>
       <button class="quiet" onClick=${() => app.set({ dialog: null })} aria-label="Close">✕</button>
