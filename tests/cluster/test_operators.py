@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import anyio
 import pytest
@@ -210,6 +211,13 @@ async def test_a_timer_is_canceled_from_a_replica_that_does_not_serve_its_thread
 # ── erasure ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass
+class Said:
+    """What people have said last, by their ids."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+
+
 def remembering(seen: Seen) -> Callable[[Replica], Sequence[Plugin]]:
     """Keep what people have said last, for all to see."""
 
@@ -217,13 +225,13 @@ def remembering(seen: Seen) -> Callable[[Replica], Sequence[Plugin]]:
         plugin = Plugin("remembering")
 
         @plugin.message()
-        async def remember(ctx: Context, said: BotState[dict[str, str]]) -> str:
+        async def remember(ctx: Context, said: BotState[Said]) -> str:
             seen.note(replica, ctx.thread, ctx.text)
             if ctx.text.startswith("slow"):
                 await anyio.sleep(5)
             assert ctx.sender is not None
-            said.value = {**said.value, ctx.sender: ctx.text}
-            return f"{ctx.sender} said {ctx.text}"
+            said.value = Said({**said.value.texts, ctx.sender.user: ctx.text})
+            return f"{ctx.sender.user} said {ctx.text}"
 
         return [plugin]
 
@@ -255,15 +263,38 @@ async def test_a_person_is_erased_from_the_memory_of_all_replicas_before_the_row
 
 async def test_an_erasure_waits_for_handlers_of_other_replicas_that_may_write_about_the_person() -> None:
     seen = Seen()
-    async with OperatedCluster(slow(seen, seconds=5)) as cluster:
+    async with OperatedCluster(remembering(seen)) as cluster:
         one, two = await cluster.two()
         thread = cluster.thread_of(two, "Ann")
+        cluster.say(cluster.thread_of(one, "Bob"), "Bob", "hello")
         cluster.say(thread, "Ann", "slow secret")
         await cluster.until(lambda: seen.of("slow secret") == [two.name])
         answer = await one.command("state forget", user=cluster.person("Ann"))
         await anyio.sleep(30)
+        ((_, state),) = await one.store.every_state(one.bot.user)
 
         assert answer["is_complete"]
+        assert await about(one, cluster.person("Ann")) == []
+        assert cluster.person("Ann") not in state.value
+        assert cluster.person("Bob") in state.value
+
+
+async def test_nothing_of_an_erased_person_comes_back_with_a_thread_that_moves_meanwhile() -> None:
+    async with OperatedCluster(echo) as cluster:
+        one, two = await cluster.two()
+        threads = [cluster.thread_of(two, "Ann") for _ in "123"]
+        cluster.say_in(threads, "Ann", "hi")
+        await cluster.until(lambda: all(cluster.replies(thread) == ["hi"] for thread in threads))
+        cluster.emulator.faults.add(f"send_message:503,times=1000,user={cluster.bot}")
+        cluster.say_in(threads, "Ann", "my secret")
+        await cluster.until(lambda: all(len(two.bot.scheduler.lanes[one].commits.outbox) == 1 for one in threads))
+        await two.kill()
+        await one.command("state forget", user=cluster.person("Ann"))
+        cluster.emulator.faults.clear()
+        await cluster.until(lambda: len(one.member.owned) == 256)
+        await anyio.sleep(60)
+
+        assert all(cluster.replies(thread) == ["hi"] for thread in threads)
         assert await about(one, cluster.person("Ann")) == []
 
 
