@@ -14,6 +14,8 @@ import pytest
 
 from chatbot.errors import StoreError
 from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.postgres_reading import cluster
+from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.probe import probe_store
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen
@@ -74,6 +76,19 @@ async def test_an_asynchronous_standby_is_refused_unless_it_is_allowed(
 
     async with PostgresStore(f"{server.url}?schema=allowed&allow_async_standby=1", is_shared=True) as store:
         await store.commit(BOT, [begin()])
+
+
+async def test_how_far_a_standby_is_behind_is_shown(pair: tuple[PostgresServer, PostgresServer]) -> None:
+    server, _ = pair
+    url = f"{server.url}?schema=lagging&allow_async_standby=1"
+    async with PostgresStore(url, is_shared=True) as store:
+        lag = await store.replication_lag()
+        facts = await anyio.to_thread.run_sync(cluster, PostgresUrl.parse(url, Path()))
+
+    assert lag is not None
+    assert 0 <= lag < 60
+    (standby,) = facts.standbys
+    assert (standby.name, standby.state) == ("second", "streaming")
 
 
 async def test_a_user_who_may_not_see_the_standbys_is_told_so(
