@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final
 
 import aiohttp
@@ -157,23 +158,36 @@ def _step_text(step: Mapping[str, Any]) -> str:
             changes = "".join(f"\n  {_change_text(change)}" for change in step.get("changes", ()))
             return f"committed{took}{error}{changes}"
         case "action":
-            return f"action {step['action']}: " + " ".join(f"{name}={value}" for name, value in step["values"].items())
+            values = [f"{name}={value}" for name, value in step["values"].items() if value != "{}"]
+            return f"action {step['action']}: " + " ".join(values)
         case "call":
             left = f", quota left {step['quota_left']}" if "quota_left" in step else ""
             return f"called {step['operation']}{took}  {step['outcome']} {step.get('status', '')}".rstrip() + left
         case "sent" | "receipt":
-            return f"{'sent' if step['kind'] == 'sent' else 'read receipt sent'}{took}{error}"
+            return f"{'' if step['kind'] == 'sent' else 'read receipt '}{_outcome(error)}{took}{error}"
         case "settled":
             return "found in the thread: it was sent" if step["status"] == "done" else f"given up: {step['reason']}"
     return str(step["kind"])
+
+
+def _outcome(error: str) -> str:
+    if not error:
+        return "sent"
+    return "sent, outcome unknown" if error.strip().startswith("OutcomeUnknown") else "not sent"
 
 
 def _change_text(change: Mapping[str, Any]) -> str:
     if change["kind"] == "state":
         before, after = (json.dumps(change[when], ensure_ascii=False) for when in ("before", "after"))
         return f"state {_short(change['name'])} {change['whose']}: {before} -> {after}"
-    facts = [change.get("state"), change.get("error"), change.get("due_ms") and f"due at {change['due_ms']}"]
+    times = {"due_ms": "due at", "deadline_ms": "until"}
+    facts = [change.get("state"), change.get("error")]
+    facts += [f"{word} {_local_time(change[name])}" for name, word in times.items() if change.get(name)]
     return " ".join([change["kind"], _short(change["name"]), *(str(fact) for fact in facts if fact)])
+
+
+def _local_time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(" ", "seconds")
 
 
 def _short(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -196,5 +197,7 @@ def _parsed(status: int, answer: bytes) -> Json:
         return body if isinstance(body, dict) else {"value": body}
     error = body.get("error", body) if isinstance(body, dict) else {}
     text = error.get("message") or error.get("code") or "" if isinstance(error, Mapping) else ""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        text = "too many requests in a short time; wait some seconds, or turn its rate limits off in Tools"
     message = f"the service answered {status}" + (f": {text}" if text else "")
     raise Refused(message)

@@ -63,6 +63,8 @@ async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
             await bot.say(text)
         bot.emulator.faults.add(f"send_message:reset-after,times=1,user={bot.bot.user}")
         await bot.say("/add 3")
+        bot.emulator.faults.add(f"send_message:429,times=1,user={bot.bot.user}")
+        await bot.say("/add 4")
         await bot.say("/ask")
 
     told = {
@@ -71,9 +73,11 @@ async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
     add = told["/add 3"].splitlines()
     assert add[0] == "/add 3: handled"
     assert 'state p.Total of the thread: {"sum": 2} -> {"sum": 5}' in told["/add 3"]
-    assert "  timer p.again due at" in told["/add 3"]
+    assert re.search(r"  timer p\.again due at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", told["/add 3"])
     assert "chosen /add amount=3" in add
-    assert any(line.startswith("sent ") and "OutcomeUnknown" in line for line in add)
+    assert any(line.startswith("sent, outcome unknown ") for line in add)
+    assert re.search(r"^not sent .* Throttled: ", told["/add 4"], re.MULTILINE)
+    assert "{}" not in told["/add 3"]
     assert "found in the thread: it was sent" in add
     assert told["/boom"].startswith("/boom: a dead letter\n")
     assert "retried in " in told["/boom"]

@@ -195,6 +195,9 @@ async def test_a_refusal_of_the_service_is_told_in_its_words() -> None:
         refused = await page.ask("send", user=stranger, thread=thread, content="hi")
         assert "the service answered 403" in refused["error"]
         assert "write OPERATION:KIND" in (await page.ask("fault", fault="nonsense"))["error"]
+        await page.ask("fault", fault="create_thread:429,times=1")
+        refused = await page.ask("create_thread", user=stranger, topic="talk", others=[])
+        assert "answered 429: too many requests in a short time; wait" in refused["error"]
 
 
 async def test_a_fault_cuts_off_the_person_but_not_the_page() -> None:
