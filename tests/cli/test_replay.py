@@ -50,6 +50,9 @@ class Replayed(NamedTuple):
 
 Replay = Callable[..., Replayed]
 
+# Two starts of Python for each replay: only what everybody may break is replayed by the suite that everybody runs.
+many_processes = pytest.mark.playground
+
 
 @pytest.fixture
 def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Replay]:
@@ -76,6 +79,7 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         del sys.modules[name]
 
 
+@many_processes
 def test_the_same_replies_are_no_difference_whenever_they_came_and_however_they_began(replay: Replay) -> None:
     assert replay(TALK) == (0, "talk.chat: 2 replies, no differences\n", "")
 
@@ -101,6 +105,7 @@ def test_a_handler_that_fails_is_a_difference(replay: Replay) -> None:
     assert "talk.chat: a handler of Bo failed: RuntimeError('no luck')" in done.out
 
 
+@many_processes
 def test_with_several_bots_one_is_chosen(replay: Replay) -> None:
     talk = "bot: Bo\nplugins: played.old\nbot: Cy\nplugins: played.old\nAnn: a\nBo: a\nCy: a\n"
 
@@ -109,6 +114,7 @@ def test_with_several_bots_one_is_chosen(replay: Replay) -> None:
     assert "Cy answers differently" in replay(talk, "--plugin", "played.new", "--bot", "Cy").out
 
 
+@many_processes
 def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_path: Path) -> None:
     (tmp_path / "played" / "polite.py").write_text(POLITE)
     (tmp_path / "bots.yaml").write_text(
@@ -135,9 +141,14 @@ def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_pat
     ("talk", "arguments", "problem"),
     [
         ("hello\n", (), "talk.chat:1: 'hello' is not a line of a conversation"),
-        (TALK, ("--plugin", "played.newer"), "plugin played.newer: there is no such module"),
-        (TALK.replace("old", "older"), (), "talk.chat:2: plugin played.older: there is no such module"),
-        (TALK.replace("old", "wrong"), (), "played/wrong.py:6: '(' was never closed"),
+        *(
+            pytest.param(*case, marks=many_processes)
+            for case in (
+                (TALK, ("--plugin", "played.newer"), "plugin played.newer: there is no such module"),
+                (TALK.replace("old", "older"), (), "talk.chat:2: plugin played.older: there is no such module"),
+                (TALK.replace("old", "wrong"), (), "played/wrong.py:6: '(' was never closed"),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(
@@ -230,6 +241,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.shutdown()
 
 
+@many_processes
 @pytest.mark.usefixtures("answering")
 def test_what_is_not_repeatable_is_no_difference_and_the_network_is_refused(replay: Replay, tmp_path: Path) -> None:
     (tmp_path / "played" / "mixed.py").write_text(MIXED)
@@ -247,6 +259,7 @@ def test_what_is_not_repeatable_is_no_difference_and_the_network_is_refused(repl
     assert "may not" not in allowed.out
 
 
+@many_processes
 def test_a_handler_that_ends_the_process_is_reported(replay: Replay) -> None:
     done = replay(TALK, "--plugin", "played.leaving")
 
@@ -256,6 +269,7 @@ def test_a_handler_that_ends_the_process_is_reported(replay: Replay) -> None:
     )
 
 
+@many_processes
 async def test_a_handler_that_blocks_the_event_loop_is_reported_with_its_line(tmp_path: Path) -> None:
     line = "import time; time.sleep(3600 * (ctx.text == 'block')); return ctx.text"
     (tmp_path / "blocking.py").write_text(PLUGIN.format(line=line))
