@@ -21,6 +21,8 @@ MISSING = "–"
 
 _FIGURE = re.compile(r"(?<=<!-- figures: )([\w-]+)( -->\n)(?:(?!<!--).+\n)*")
 
+_REPLICAS = re.compile(r"replicas: \d+: answered")
+
 _PACES = {RECORDED: "0.06 to 0.36 s, as recorded of the service", LOOPBACK: "about 1 ms, on loopback"}
 
 
@@ -161,6 +163,105 @@ def _start(rows: Sequence[Row]) -> str:
     return _paragraph(f"`chatbot run` takes {_seconds(found)} of processor time until its first poll.")
 
 
+# ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _postgres_commits(rows: Sequence[Row]) -> str:
+    found = {row.name: row for row in rows}
+    near, far = (f"commits: {place}, " for place in ("on this machine", "2 ms away"))
+    lines = []
+    for title, name in (
+        ("one at a time: median", "one at a time: p50"),
+        ("99th percentile", "one at a time: p99"),
+        ("commits a second", "one at a time"),
+        ("1,000 at once: commits a second", "1,000 at once"),
+    ):
+        here, there = (found.get(f"{place}{name}") for place in (near, far))
+        values = (here and here.rival_value, here and here.value, there and there.value)
+        is_rate = here is not None and here.unit == "/s"
+        lines.append([title, *(_number(value) if is_rate else _milliseconds(value) for value in values)])
+    return _table(["A commit", "SQLite", "PostgreSQL on the same machine", "2 ms away"], lines)
+
+
+def _postgres_cost(rows: Sequence[Row]) -> str:
+    found = {row.name: row for row in rows}
+    bot = found.get("commits: processor time of the bot for each of them")
+    values = _values(rows)
+    alone = values.get("commits: round trips, one at a time")
+    text = (
+        f"With 1,000 at once, a commit takes {_number(bot and bot.value)} µs of the bot's processor time "
+        f"({_number(bot and bot.rival_value)} on SQLite), and "
+        f"{_number(values.get('commits: processor time of the server for each of them'))} µs of the server's. One "
+        f"commit alone takes {MISSING if alone is None else f'{alone:.2f}'} round trips; with 1,000 at once, "
+        f"{_number(values.get('commits: in one round trip, 1,000 at once'))} commits share one."
+    )
+    return _paragraph(text)
+
+
+def _postgres_messages(rows: Sequence[Row]) -> str:
+    found = {row.name: row for row in rows}
+    bot, both = (found.get(f"messages: {name}") for name in ("processor time of the bot", "both together"))
+    server = _values(rows).get("messages: processor time of the server")
+    ratios = [MISSING if row is None or row.ratio is None else f"{row.ratio:.2f}" for row in (bot, both)]
+    text = (
+        f"A message with its reply takes {_number(bot and bot.value)} µs of the bot's processor time "
+        f"({_number(bot and bot.rival_value)} on SQLite, {ratios[0]} times that) and {_number(server)} µs of the "
+        f"server's, {ratios[1]} times SQLite's together."
+    )
+    return _paragraph(text)
+
+
+def _postgres_replicas(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+    what = {
+        "answered": "Answers a second",
+        "answered, by the processor time of the busiest replica": "with a core for each",
+        "processor time of all replicas for a message": "A message: replicas, µs",
+        "processor time of the server for a message": "server, µs",
+        "polls for each message": "polls",
+        "a second of silence, processor time of all replicas": "A second of silence: replicas, ms",
+    }
+    counts = [row.name.split(": ")[1] for row in rows if _REPLICAS.fullmatch(row.name)]
+    lines = []
+    for count in counts:
+        found = {name: values.get(f"replicas: {count}: {name}") for name in what}
+        polls = found["polls for each message"]
+        cells = {name: _number(value) for name, value in found.items()}
+        cells["polls for each message"] = MISSING if polls is None else f"{polls:.1f}"
+        lines.append([count, *cells.values()])
+    return _table(["Replicas", *what.values()], lines)
+
+
+def _postgres_failover(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+
+    def both(name: str) -> str:
+        median, worst = (values.get(f"failover: {name}, {which}") for which in ("median", "worst"))
+        return f"{_seconds(median)} in the median and {_seconds(worst)} at worst"
+
+    text = (
+        f"After `kill -9` of one of three replicas, another polls the first of its threads after "
+        f"{both('a kill to the first poll by another')}, and each of them after "
+        f"{both('a kill to the poll of each of its threads')}. A replica that joins has its share of the threads after "
+        f"{both('a join to its share of the threads')}."
+    )
+    return _paragraph(text)
+
+
+def _postgres_move(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+
+    def step(name: str) -> str:
+        return _seconds(values.get(f"move: 10,000 threads: {name}"), 1)
+
+    text = (
+        f"A running installation with 10,000 threads is without bots for {step('without bots')}: "
+        f"{step('stop in order')} to stop, {step('chatbot store copy, with its check')} for `chatbot store copy` with "
+        f"its check, and {step('start to the first answer')} from the start to the first answer."
+    )
+    return _paragraph(text)
+
+
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -172,6 +273,14 @@ def _seconds(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else f"{value:.{digits}f} s"
 
 
+def _milliseconds(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f} ms"
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.0f}"
+
+
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (head, ["---"] * len(head), *lines))
 
@@ -181,7 +290,7 @@ def _paragraph(text: str) -> str:
     return textwrap.fill(whole, WIDTH, break_long_words=False, break_on_hyphens=False).replace("\u00a0", " ")
 
 
-_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|%|MB)\b|%)")
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|%|MB|µs)\b|%)")
 
 _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "latency": ("latency", _latency),
@@ -192,6 +301,12 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "latency-client": ("latency", _client),
     "daemon": ("daemon", _daemon),
     "daemon-start": ("daemon", _start),
+    "postgres-commits": ("postgres", _postgres_commits),
+    "postgres-cost": ("postgres", _postgres_cost),
+    "postgres-messages": ("postgres", _postgres_messages),
+    "postgres-replicas": ("postgres", _postgres_replicas),
+    "postgres-failover": ("postgres", _postgres_failover),
+    "postgres-move": ("postgres", _postgres_move),
 }
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _talk(frame: Frame, size: int) -> dict[str, float]:
 
 def _burst(frame: Frame, stack: Stack, size: int, found: Found) -> None:
     """Speak in many threads at once, again and again; where the rivals take part, they take turns with that."""
-    contenders: dict[str, Callable[[], Any]] = {"bot": partial(_one_burst, stack, min(size, BURST))}
+    contenders: dict[str, Callable[[], Any]] = {"bot": partial(one_burst, stack, min(size, BURST))}
     if size == COMPARED or frame.quick:
         messages = 10 if frame.quick else RIVAL_MESSAGES
         contenders |= {name: partial(_rival, frame, stack, name, messages) for name in RIVALS}
@@ -94,11 +94,19 @@ def _burst(frame: Frame, stack: Stack, size: int, found: Found) -> None:
     found.rivals = results
 
 
-def _one_burst(stack: Stack, messages: int) -> dict[str, float]:
+def one_burst(stack: Stack, messages: int, cpu: Callable[[], dict[str, float]] | None = None) -> dict[str, float]:
+    """Speak in so many threads at once; return messages a second, and microseconds of processor time for each.
+
+    Args:
+        stack: who takes part.
+        messages: in how many threads.
+        cpu: returns the seconds of processor time used so far, by name; those of the bot and the emulator by default.
+    """
+    cpu = cpu or stack.cpu
     stack.tell("quiet", seconds=PAUSE_SECONDS)
-    before = stack.cpu()
+    before = cpu()
     burst = stack.tell("burst", messages=messages, seconds=LIMIT_SECONDS)
-    after = stack.cpu()
+    after = cpu()
     handled = len(burst["replied"])
     if burst["unanswered"] or not handled:
         message = f"{burst['unanswered']} of {messages} messages were not answered"

@@ -19,15 +19,16 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from chatbot.model import ThreadId, UserId
+from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord, ThreadRecord
-from chatbot.stores.sqlite import SqliteStore
+from chatbot.stores.url import open_store
 from chatbot.stores.writes import MoveHorizon, SaveBot, SaveThread
 from tests.benchmarks.frame import ROOT
 
 BOTS_YAML = """\
 version: 1
 service: {service}
-store: sqlite:///chatbot.db
+store: {store}
 bots: {bots}
 log: {{format: json, level: info}}
 """
@@ -54,6 +55,7 @@ async def listen(ctx: Context) -> None:
     pass
 """
 
+SQLITE = "sqlite:///chatbot.db"
 START_SECONDS = 120.0
 STOPPED_MS = 600_000
 """How long after its threads were made the bot was stopped."""
@@ -115,6 +117,7 @@ def running(
     said_before: int = 0,
     has_own_cores: bool = False,
     settings: str = "",
+    store: str = SQLITE,
 ) -> Iterator[Stack]:
     """Run both until the block ends; it begins when the bot answers.
 
@@ -127,6 +130,7 @@ def running(
         said_before: in how many threads a word is said before the bot is started; then the block begins at its start.
         has_own_cores: each of both processes stays on a core of its own, as far as there are two.
         settings: further lines of bots.yaml.
+        store: the URL of the bot's store.
     """
     directory.mkdir(parents=True, exist_ok=True)
     module, *options = stage
@@ -137,36 +141,52 @@ def running(
         os.sched_setaffinity(people.pid, {cores[0]})
     try:
         facts = json.loads(_open(people.stdout).readline())
-        plugins = [("echo", "echo_plugin"), *((f"bot{n}", "listen_plugin") for n in range(1, len(facts["bots"])))]
-        bots = {name: {"plugins": [module], "poll": dict(poll)} for name, module in plugins}
-        text = BOTS_YAML.format(service=json.dumps(facts["connection_string"]), bots=json.dumps(bots))
-        (directory / "bots.yaml").write_text(text + settings)
-        (directory / "echo_plugin.py").write_text(plugin)
-        (directory / "listen_plugin.py").write_text(LISTENER)
-        asyncio.run(_remember(directory / "chatbot.db", facts))
+        asyncio.run(_remember(open_store(store, base_dir=directory), facts))
         if said_before:
             _tell(people, "place", messages=said_before)
-        with (directory / "log").open("wb") as log:
-            command = [sys.executable, "-m", "chatbot", "run", str(directory / "bots.yaml")]
-            bot = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=log)
+        with running_bots(directory, facts, store, poll=poll, plugin=plugin, settings=settings) as bot:
             if has_own_cores:
                 os.sched_setaffinity(bot.pid, {cores[-1]})
-        try:
             stack = Stack(facts, people, bot)
             if not said_before:
                 _await_answer(stack, directory / "log")
             yield stack
-        finally:
-            _end(bot)
     finally:
         _end(people)
 
 
-async def _remember(path: Path, facts: dict[str, Any]) -> None:
+@contextmanager
+def running_bots(
+    directory: Path,
+    facts: Mapping[str, Any],
+    store: str,
+    *,
+    poll: Mapping[str, Any] = MappingProxyType({}),
+    plugin: str = PLUGIN,
+    settings: str = "",
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `chatbot run` for all bots until the block ends; see `running`, whose `facts` say who is who."""
+    directory.mkdir(parents=True, exist_ok=True)
+    plugins = [("echo", "echo_plugin"), *((f"bot{n}", "listen_plugin") for n in range(1, len(facts["bots"])))]
+    bots = {name: {"plugins": [module], "poll": dict(poll)} for name, module in plugins}
+    text = BOTS_YAML.format(service=json.dumps(facts["connection_string"]), store=store, bots=json.dumps(bots))
+    (directory / "bots.yaml").write_text(text + settings)
+    (directory / "echo_plugin.py").write_text(plugin)
+    (directory / "listen_plugin.py").write_text(LISTENER)
+    with (directory / "log").open("ab") as log:
+        command = [sys.executable, "-m", "chatbot", "run", str(directory / "bots.yaml")]
+        bot = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        yield bot
+    finally:
+        _end(bot)
+
+
+async def _remember(store: Store, facts: dict[str, Any]) -> None:
     """Write the store of a bot that was stopped when everything was settled."""
     made = int(facts["made_ms"])
     records = [ThreadRecord(ThreadId(thread), floor=made, base=made) for thread in facts["threads"]]
-    async with SqliteStore(path) as store:
+    async with store:
         for number, user in enumerate(map(UserId, facts["bots"])):
             record = BotRecord(f"bot{number}" if number else "echo", facts["resource"], user, made)
             await store.commit(user, [SaveBot(record), MoveHorizon(made + STOPPED_MS)])

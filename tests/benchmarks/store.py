@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from chatbot.stores.statements import statements
 from chatbot.stores.writes import Enqueue, MarkReceiptDue, MarkSeen, SaveThread, SettleReceipt, SettleRow, Write
 from tests.benchmarks.frame import Frame, Report, Row, child, ratio
 from tests.benchmarks.peers import PeerMissing, peer, versions
-from tests.support.postgres import binaries, running_server
 
 TITLE = "The store: durable commits"
 
@@ -121,36 +119,7 @@ def run(frame: Frame) -> Report:
         label = name if python == sys.executable else f"{name} {versions(Path(python), name)[name]}"
         rows += _rows(label, *(found[f"{who} {when}"] for when in ("alone", "together") for who in ("chatbot", name)))
     rows += [Row(name, None, "", note=f"not measured: {why}") for name, why in missing.items()]
-    rows += _on_postgresql(frame, tasks, alone, together // tasks)
     return Report([*rows, *_paced(frame, PACED_TASKS // divisor)])
-
-
-def _on_postgresql(frame: Frame, tasks: int, alone: int, each: int) -> list[Row]:
-    """Compare the store on SQLite with the one on a PostgreSQL of this machine."""
-    try:
-        binaries()
-    except RuntimeError as error:
-        return [Row("PostgreSQL", None, "", note=f"not measured: {error}")]
-    schemas = count()
-    with running_server(is_on_disk=True) as server:
-
-        def theirs(tasks: int, each: int) -> Result:
-            url = f"{server.url}?schema=s{next(schemas)}"
-            result: Result = child("-m", "tests.benchmarks.store", url, tasks, each, 0.0)
-            return result
-
-        found = frame.interleaved(
-            {
-                "ours alone": partial(_ours, frame, 1, alone),
-                "theirs alone": partial(theirs, 1, alone),
-                "ours together": partial(_ours, frame, tasks, each),
-                "theirs together": partial(theirs, tasks, each),
-            }
-        )
-    return _rows(
-        "the store on PostgreSQL",
-        *(found[f"{who} {when}"] for when in ("alone", "together") for who in ("ours", "theirs")),
-    )
 
 
 def _pythons(frame: Frame) -> tuple[dict[str, str], dict[str, str]]:

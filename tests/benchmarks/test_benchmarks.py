@@ -1,5 +1,6 @@
 import json
 import math
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import documents, latency, registry, results
+from tests.benchmarks.delaying import delayed
 from tests.benchmarks.drawing import draw
 from tests.benchmarks.frame import ChildFailed, Frame, Plot, Report, Row, child, ratio
 
@@ -17,7 +19,7 @@ from tests.benchmarks.frame import ChildFailed, Frame, Plot, Report, Row, child,
 @pytest.mark.parametrize("name", registry.found())
 def test_a_benchmark_runs_and_finds_figures(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.benchmarks", name, "--quick", "--out", str(tmp_path)]
-    subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
 
     rows = json.loads((tmp_path / "results.json").read_text())[name]["rows"]
 
@@ -76,6 +78,24 @@ def test_a_plot_draws_every_line_inside_its_frame() -> None:
     assert len(dots) == 4
     assert all(70 <= x <= 700 and 40 <= y <= 340 for x, y in dots)
     assert {"A & B", "a <b>", "b"} <= {text.text for text in picture.iter(f"{space}text")}
+
+
+@pytest.mark.benchmark
+def test_a_delay_passes_everything_on_and_counts_round_trips() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, delayed(server.getsockname()[1], 0.001) as delay:
+        assert delay.round_trips() == 0
+        with socket.create_connection(("127.0.0.1", delay.port)) as client:
+            there, _ = server.accept()
+            with there, there.makefile("rwb") as remote, client.makefile("rwb") as local:
+                for number in range(3):
+                    for asking, answering in ((local, remote), (remote, local)):
+                        asking.write(b"%d\n" % number)
+                        asking.flush()
+                        assert answering.readline() == b"%d\n" % number
+                assert delay.round_trips() == 3
+                client.shutdown(socket.SHUT_WR)
+                assert remote.readline() == b""
+        assert delay.round_trips() == 0
 
 
 def test_documents_have_the_figures_of_the_results() -> None:

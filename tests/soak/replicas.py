@@ -43,6 +43,9 @@ PAUSE_SECONDS: Final = (TTL_SECONDS + 1, TTL_SECONDS + 6)
 CUT_SECONDS: Final = (2.0, 12.0)
 """How long a replica is cut off from the service, or the store's server is down."""
 
+JOIN_SECONDS: Final = 15.0
+"""How long to wait for a replica that has joined to get its share."""
+
 LOOK_SECONDS: Final = 0.1
 """Seconds between two looks at who owns what."""
 
@@ -174,6 +177,26 @@ class ReplicaSoak(Soak):
                 if len(free) > 1:  # one at least goes on
                     group.start_soon(self._disturb, dice.choice(free), dice.choice(WAYS), dice)
         await self.all_ready()
+
+    async def kill_in_turn(self, kills: int, say: Callable[[str], None]) -> None:
+        """Kill one replica after the other, each when all run and have had their share again.
+
+        Args:
+            kills: how often.
+            say: is told of each kill.
+        """
+        dice = random.Random(f"{self.plan.seed} turns")
+        joined = 0
+        for number in range(kills + 1):
+            await self.all_ready()
+            with anyio.move_on_after(JOIN_SECONDS):  # where it does not get it, fewer joins are reported
+                while len(self.takeovers.joins) <= joined and number:  # noqa: ASYNC110 other processes are waited for
+                    await anyio.sleep(LOOK_SECONDS)
+            joined = len(self.takeovers.joins)
+            if number < kills:
+                await anyio.sleep(dice.uniform(1, 2))  # not in step with what they do every second
+                say(f"kill {number + 1} of {kills}")
+                await self._disturb(self._replicas[number % len(self._replicas)], "kill", dice)
 
     async def _disturb(self, replica: RunningReplica, way: str, dice: random.Random) -> None:
         replica.is_disturbed = True
