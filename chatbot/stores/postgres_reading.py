@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from chatbot.errors import StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
+from chatbot.stores.base import Replica
 from chatbot.stores.postgres_registry import read_replicas
 from chatbot.stores.postgres_server import Connection, Server, close, standbys, stored_versions
 from chatbot.stores.postgres_session import sole_user
@@ -18,8 +19,9 @@ from chatbot.stores.postgres_url import PostgresUrl
 T = TypeVar("T")
 
 _MEMBERS: Final = f"""
-    SELECT replica.id, host, replica.pid, version, started_ms, share, is_stopping = 1,
-        held.shards, extract(epoch FROM clock_timestamp() - activity.state_change)::float8, held.pid IS NOT NULL
+    SELECT replica.id AS name, host, replica.pid, version, started_ms, share, is_stopping = 1 AS is_stopping,
+        held.shards, held.pid IS NOT NULL AS is_connected,
+        extract(epoch FROM clock_timestamp() - activity.state_change)::float8 AS silent_seconds
     FROM replica
     LEFT JOIN ({dialect.HELD}) AS held ON held.pid = replica.backend AND held.is_user
     LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
@@ -35,32 +37,20 @@ _STANDBYS: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class SeenReplica:
+class SeenReplica(Replica):
     """A process that shares a store, as the server sees it.
 
     Args:
-        name: distinguishes it from the others.
-        host: its machine.
-        pid: its process id there.
-        version: the version of chatbot that it runs.
-        started_ms: since when, epoch ms.
         share: the largest share of all shards that it takes, 0 to 1; None is without limit.
         is_stopping: it was asked to stop.
-        shards: what it holds.
         silent_seconds: for how long the server has heard nothing of it; None if this user may not see it.
         is_connected: it has a session. Without one it is gone or disconnected, and nobody has its shards yet.
     """
 
-    name: str
-    host: str
-    pid: int
-    version: str
-    started_ms: int
-    share: float | None
-    is_stopping: bool
-    shards: frozenset[int]
-    silent_seconds: float | None
-    is_connected: bool
+    share: float | None = None
+    is_stopping: bool = False
+    silent_seconds: float | None = None
+    is_connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +170,15 @@ async def _cluster(connection: Connection, url: PostgresUrl) -> ClusterFacts:
     members: tuple[SeenReplica, ...] = ()
     epochs: dict[int, int] = {}
     if versions.sharing:
-        members = tuple(
-            SeenReplica(name, host, pid, version, started_ms, share, is_stopping, frozenset(shards or ()), *session)
-            for name, host, pid, version, started_ms, share, is_stopping, shards, *session in await connection.fetch(
-                _MEMBERS, url.schema
-            )
-        )
+        members = tuple([_seen(row) for row in await connection.fetch(_MEMBERS, url.schema)])
         epochs = dict(await connection.fetch("SELECT id - 1, epoch FROM shard WHERE id > $1", dialect.WHOLE))
     alone = f"SELECT EXISTS (SELECT 1 FROM ({dialect.HELD}) AS held WHERE is_alone)"  # noqa: S608
     found = [Standby(*row) for row in await connection.fetch(_STANDBYS)]
     return ClusterFacts(now_ms, members, epochs, await connection.fetchval(alone, url.schema), tuple(found))
+
+
+def _seen(row: Any) -> SeenReplica:
+    return SeenReplica(**{**dict(row), "shards": frozenset(row["shards"] or ())})
 
 
 async def _count_replicas(connection: Connection, url: PostgresUrl) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from chatbot import BotState, Context, Plugin
 from chatbot.cluster.notes import Answered, Asked
+from chatbot.cluster.requests import ReplicaAnswer
 from chatbot.errors import StateError, StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.replicas import ERASE, WAIT
@@ -320,6 +321,19 @@ async def test_a_replica_that_does_not_confirm_an_erasure_is_named(trouble: str)
 # ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def asked(cluster: OperatedCluster, one: OperatedReplica, *, heals_after: float) -> list[ReplicaAnswer]:
+    """Ask the others of a replica for work, while notes may be lost for some seconds."""
+
+    async def heal() -> None:
+        await anyio.sleep(heals_after)
+        cluster.database.loses_notes = False
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(heal)
+        return await one.member.requests.ask("work", "it", seconds=30)
+    raise AssertionError
+
+
 async def test_a_request_is_repeated_until_it_is_answered_and_done_once() -> None:
     async with OperatedCluster(echo) as cluster:
         one, two = await cluster.two()
@@ -332,14 +346,7 @@ async def test_a_request_is_repeated_until_it_is_answered_and_done_once() -> Non
 
         two.member.requests.answerers = {"work": do}
         cluster.database.loses_notes = True
-
-        async def heal() -> None:
-            await anyio.sleep(3)
-            cluster.database.loses_notes = False
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(heal)
-            replies = await one.member.requests.ask("work", "it", seconds=30)
+        replies = await asked(cluster, one, heals_after=3)
 
         assert outcomes(replies) == {two.name: "done"}
         assert done == ["it"]
@@ -355,14 +362,8 @@ async def test_an_answer_that_is_lost_is_given_again() -> None:
             cluster.database.loses_notes = len(done) == 1
             return "done"
 
-        async def heal() -> None:
-            await anyio.sleep(1)
-            cluster.database.loses_notes = False
-
         two.member.requests.answerers = {"work": do}
-        async with anyio.create_task_group() as group:
-            group.start_soon(heal)
-            replies = await one.member.requests.ask("work", "it", seconds=30)
+        replies = await asked(cluster, one, heals_after=1)
 
         assert outcomes(replies) == {two.name: "done"}
         assert done == ["it"]

@@ -12,8 +12,16 @@ from typing import Any
 import anyio
 import pytest
 
+from chatbot.cluster.notes import Asked, DialogsDropped, LettersChanged, decode
+from chatbot.runtime.admin_api import AdminApi
+from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.records import BotRecord, DialogRecord
+from chatbot.stores.shards import SHARDS, shard_of
+from chatbot.stores.writes import SaveBot, SaveDeadLetter, SaveDialog
 from tests.chaos.processes import ROOT, Daemon
 from tests.chaos.stage import Stage, chaos
+from tests.contracts.records import ANN, BOT, HALL, begin, letter
+from tests.postgres.test_sharing import joined
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
 
@@ -108,3 +116,26 @@ async def test_commands_reach_both_daemons_wherever_they_are_run(tmp_path: Path,
         code, problem = await run(one, "reload", "--all")
         assert code == 78
         assert "checkable" in problem
+
+
+async def test_what_a_visitor_changes_is_heard_by_those_who_share_the_store(postgres_url: str) -> None:
+    async with joined(postgres_url) as member:
+        await member.owns(SHARDS)
+        record, dead = BotRecord("desk", "contoso", BOT, 0), letter("a")
+        dialog = DialogRecord("d", HALL, ANN, "plugin.hello", dead.event, "[]", "8", True, None, 0)
+        writes = [SaveBot(record), begin(), SaveDeadLetter(dead), SaveDialog(dialog)]
+        await member.store.commit(BOT, writes, shards=[shard_of(HALL)])
+        async with PostgresStore(postgres_url, is_shared=True, is_between_runs=True) as visitor:
+            admin = AdminApi(visitor)
+            retried = await admin.answer({"ask": "dead-letters retry", "id": "a"})
+            await admin.answer({"ask": "dead-letters drop", "id": "a"})
+            (entry,) = (await admin.answer({"ask": "state list"}))["entries"]
+            await admin.answer({"ask": "state end-dialog", "id": entry["id"]})
+            await admin.answer({"ask": "pause", "bot": "desk"})
+        await member.until(lambda: len(member.notes) == 4)
+
+    assert retried["letters"][0]["outcome"] == "now"
+    letters, ended, paused = LettersChanged(BOT, ("a",)), DialogsDropped(BOT, ("d",)), decode(member.notes[3])
+    assert [decode(note) for note in member.notes[:3]] == [letters, letters, ended]
+    assert isinstance(paused, Asked)
+    assert (paused.what, paused.subject) == ("pauses", "desk")

@@ -16,7 +16,7 @@ from chatbot.stores.shards import ALL_SHARDS, shard_of
 
 URL = PostgresUrl.parse("postgresql://bots:secret@db.example.com/bots", Path())
 HALL = ThreadId("19:hall@thread.v2")
-FIRST = SeenReplica("one-7-ab", "one", 7, "1.0", 0, None, False, frozenset(range(128)), 0.4, True)
+FIRST = SeenReplica("one-7-ab", "one", 7, "1.0", 0, frozenset(range(128)), silent_seconds=0.4)
 SECOND = replace(FIRST, name="two-8-cd", host="two", pid=8, shards=frozenset(range(128, 256)))
 FACTS = ClusterFacts(60_000, (FIRST, SECOND), dict.fromkeys(ALL_SHARDS, 2), False, ())
 
