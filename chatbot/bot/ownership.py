@@ -43,7 +43,7 @@ class Ownership(Protocol):
         ...
 
 
-class Everything(Ownership):
+class Everything:
     """The ownership of a process that shares its store with no other."""
 
     is_shared = False

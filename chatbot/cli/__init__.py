@@ -6,10 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
-
-BOTS_YAML: Final = "bots.yaml"
-"""The configuration that commands use by default."""
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,6 +120,8 @@ def _simple(
         flags: options without a value.
         choices: the values that other options take.
     """
+    from chatbot.cli.boundary import BOTS_YAML
+
     if not words or words[0] != command:
         return None
     files: list[str] = []

@@ -25,6 +25,9 @@ EXIT_CONFIG: Final = 78
 EXIT_CTRL_C: Final = 130
 EXIT_PIPE: Final = 141
 
+BOTS_YAML: Final = "bots.yaml"
+"""The configuration that commands use by default."""
+
 DEBUG: Final = "CHATBOT_DEBUG"
 """The environment variable that --debug sets."""
 

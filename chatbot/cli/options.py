@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, Token
 
-from chatbot import cli
+from chatbot.cli import boundary
 from chatbot.durations import parse_duration
 
 ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
@@ -29,7 +29,7 @@ AllowNewUsers = Annotated[
     ),
 ]
 
-BOTS_YAML: Final = Path(cli.BOTS_YAML)
+BOTS_YAML: Final = Path(boundary.BOTS_YAML)
 
 
 def confirmed(question: str, *, yes: bool, command: str) -> bool:

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
-from chatbot.cli import BOTS_YAML
-from chatbot.cli.boundary import EXIT_CRASH, EXIT_DEGRADED, Report, guard, print_text, to_stderr
+from chatbot.cli.boundary import BOTS_YAML, EXIT_CRASH, EXIT_DEGRADED, Report, guard, print_text, to_stderr
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError
