@@ -135,20 +135,30 @@ class AccessPolicy:
         self._answers: OrderedDict[ThreadId, _AnswersInARow] = OrderedDict()
         self._usage = rate_usage_type()
 
-    async def admit(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
-        """Return whether an event may be answered; only events of messages that have a sender are restricted.
+    def admit(self, event: Event) -> Verdict:
+        """Return whether an event may be answered, but for the rate limit.
 
-        Raises:
-            StoreError: the answers that the person got cannot be read.
+        Only events of messages that have a sender are restricted.
         """
         if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Verdict.ALLOWED
         sender = event.message.sender
         if not self._is_allowed(sender):
             return Verdict.DENIED
-        if self._is_looping(event, sender):
-            return Verdict.LOOP
-        rate = self._rate_of(sender)
+        return Verdict.LOOP if self._is_looping(event, sender) else Verdict.ALLOWED
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether there is a rate limit."""
+        return self._access.rate is not None
+
+    async def check_rate(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
+        """Return whether an admitted event exceeds the rate limit of its sender.
+
+        Raises:
+            StoreError: the answers that the person got cannot be read.
+        """
+        rate = self._rate_of(event.message.sender) if isinstance(event, MessageEvent) and event.message.sender else None
         if rate is None:
             return Verdict.ALLOWED
         share: RateUsage = (await unit_of_work.state(self._usage)).peek()

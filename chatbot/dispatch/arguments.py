@@ -155,6 +155,10 @@ class Values:
     many: list[Any] = field(default_factory=list)
 
 
+NO_VALUES: Final = Values()
+"""Of a handler that takes nothing but its context. Shared by all such calls, so it is never changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """All arguments of one command, in the order of the handler's parameters."""
@@ -174,7 +178,7 @@ class Arguments:
             BadArguments: the text is invalid; the message gives the reason and the usage.
         """
         if not typed and not self.arguments:
-            return Values()
+            return NO_VALUES
         try:
             return _Parser(self.arguments, typed).values()
         except BadArguments as error:

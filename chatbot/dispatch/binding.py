@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_args
 
 from chatbot.conversation.state import StateType, state_type_of, why_unavailable
 from chatbot.dispatch.argument_types import CONVERTIBLE, plain_type
-from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, TimerPayload, Values, argument_for
+from chatbot.dispatch.arguments import NO_VALUES, Argument, Arguments, BadArguments, TimerPayload, Values, argument_for
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
@@ -91,7 +91,7 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
         arguments[parameter.name] = (argument, parameter.default)
 
     def bind(view: EventView, found: Found) -> Match | None:
-        return call_as_plugin(_read_groups, arguments, found) if arguments else Values()
+        return call_as_plugin(_read_groups, arguments, found) if arguments else NO_VALUES
 
     return bind
 

@@ -211,7 +211,9 @@ class Dispatcher:
         if name is not None and name not in self._timed:
             return Outcome(handler=name, error=unknown_function(event, name), is_final=True)
         unit_of_work = unit_of_work or UnitOfWork(event)
-        verdict = await self._access.admit(event, unit_of_work)
+        verdict = self._access.admit(event)
+        if verdict is Verdict.ALLOWED and self._access.has_rate:
+            verdict = await self._access.check_rate(event, unit_of_work)
         is_allowed = verdict is Verdict.ALLOWED
         if verdict is Verdict.DENIED:
             return Outcome()

@@ -317,6 +317,8 @@ def is_own(event: Event, bot: BotInfo) -> bool:
 
 def without_bots(event: Event, bot: BotInfo) -> Event | None:
     """Remove the daemon's other bots from an event; return None if nobody else is left."""
+    if isinstance(event, MessageReceived):  # nearly always
+        return None if event.message.sender in bot.siblings or event.message.reply_key is not None else event
     if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
         people = tuple(person for person in event.participants if person.user not in bot.siblings)
         if len(people) == len(event.participants):

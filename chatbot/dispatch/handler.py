@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chatbot.actions import expect_result
 from chatbot.conversation.dialog import CANCEL_WORDS, Dialog
 from chatbot.dispatch.argument_types import plain_type
-from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, TimerPayload, names_in
+from chatbot.dispatch.arguments import NO_VALUES, BadArguments, ParticipantResolver, TimerPayload, names_in
 from chatbot.dispatch.binding import (
     Bind,
     Match,
@@ -28,7 +28,7 @@ from chatbot.dispatch.binding import (
 from chatbot.dispatch.context import Context, ContextDialogHost
 from chatbot.dispatch.event_view import CommandInfo, EventView
 from chatbot.dispatch.filters import NOTHING, Filter, Found, finder
-from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, compose, compose_once
+from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, Proceed, compose, compose_once
 from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
@@ -139,6 +139,7 @@ class Handler:
         payload: the parameters of a timer's function, if it is a timer.
         is_dialog: whether it is a dialog.
         cancel_words: the answers that cancel the dialog.
+        takes_only_context: whether nothing beside its context is needed for a call, unless arguments were typed.
     """
 
     registration: Registration
@@ -156,6 +157,7 @@ class Handler:
     payload: TimerPayload | None = None
     is_dialog: bool = False
     cancel_words: tuple[str, ...] = CANCEL_WORDS
+    takes_only_context: bool = False
 
     @property
     def place(self) -> str:
@@ -203,14 +205,18 @@ class Handler:
             TypeError: the returned value is not a reply.
             Exception: any exception of the function.
         """
-        if not self.layers and not self.needs:
-            reply = await self._proceed(ctx, match, unit_of_work)
-        elif self.middleware is not None and not self.needs:
-            reply = await self.middleware(ctx, partial(self._proceed, ctx, match, unit_of_work))
-        else:
+        if self.needs or self.middleware is None:
             injector = provider_cache.injector(ctx)
             chain = self.middleware or compose([layer.bind(injector) for layer in self.layers])
             reply = await chain(ctx, partial(self._proceed, ctx, match, unit_of_work, injector))
+        else:
+            is_bare = match is NO_VALUES and self.takes_only_context
+            proceed: Proceed = (
+                partial(self.registration.function, ctx)
+                if is_bare
+                else partial(self._proceed, ctx, match, unit_of_work)
+            )
+            reply = await (self.middleware(ctx, proceed) if self.layers else proceed())
         if reply is None or isinstance(reply, str | Pass):
             return reply
         if isinstance(reply, Coroutine):
@@ -298,6 +304,7 @@ def prepare(registration: Registration, scope: PluginScope) -> Handler:
         payload,
         signature.is_dialog,
         scope.cancel_words,
+        takes_only_context=not (parameters or signature.is_dialog),
     )
 
 
