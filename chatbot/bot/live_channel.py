@@ -56,7 +56,7 @@ class ThreadLiveChannel:
         self._commits = commits
         self._state = commits.state
         self._event = event
-        self._lock = anyio.Lock()
+        self._lock: anyio.Lock | None = None  # made by the first stream
 
     async def show_typing(self) -> float:
         """Send one typing indicator; return the seconds after which to send the next."""
@@ -102,6 +102,7 @@ class ThreadLiveChannel:
         state, commits = self._state, self._commits
         if state.membership.presence is not Presence.IN:  # the store does not know the thread yet
             return await NoLiveChannel().stream(key, source)
+        self._lock = self._lock or anyio.Lock()
         async with self._lock:
             stream = Stream(
                 key,

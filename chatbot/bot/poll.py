@@ -282,6 +282,8 @@ class ThreadPoller:
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """Return the messages of a batch in the order of their changes."""
         cursor = self._commits.cursor
+        if len(batch) < 2:  # nearly always
+            return batch
         return sorted(batch, key=lambda message: order_key(cursor.classify(message), message))
 
     async def _is_settled_by_membership(self, message: ChatMessage, poll: Poll) -> bool:

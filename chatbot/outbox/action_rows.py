@@ -47,7 +47,11 @@ def pieces_of(keyed: KeyedAction) -> Iterator[KeyedAction]:
     action, parts = keyed.action, [""]
     match action:
         case SendMessage(content, "text"):
-            for number, piece in enumerate(split_message(content, action.metadata)):
+            pieces = split_message(content, action.metadata)
+            if pieces == [content]:  # nearly always
+                yield keyed
+                return
+            for number, piece in enumerate(pieces):
                 yield KeyedAction(piece_key(keyed.key, number), replace(action, content=piece))
             return
         case EditMessage(target, content) if keyed.pieces > 1:

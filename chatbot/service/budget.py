@@ -169,11 +169,10 @@ class Budget:
         wait = max(0.0, ready - now)
         if (whole := PARTS.get(operation)) is not None:
             wait = max(wait, self.delay(whole, now, spare=spare))
-        shared = self._sharing(operation)
-        return wait if shared is None else max(wait, shared.delay(operation, now, spare=spare))
-
-    def _sharing(self, operation: Operation) -> Budget | None:
-        return self._shared if operation in SHARED_QUOTAS else None
+        shared = self._shared
+        if shared is None or operation not in SHARED_QUOTAS:
+            return wait
+        return max(wait, shared.delay(operation, now, spare=spare))
 
     def left(self, operation: Operation, now: float) -> int:
         """Return how many requests of this operation may be made now."""
@@ -183,16 +182,17 @@ class Budget:
         left = min(
             max(0, window.limit - sum(at + window.seconds > now for at in spent)) for window in self._quotas[operation]
         )
-        shared = self._sharing(operation)
-        return left if shared is None else min(left, shared.left(operation, now))
+        if self._shared is None or operation not in SHARED_QUOTAS:
+            return left
+        return min(left, self._shared.left(operation, now))
 
     def spend(self, operation: Operation, at: float) -> None:
         """Count a request of this bot."""
         self._count(operation, at)
         if (whole := PARTS.get(operation)) is not None:
             self._count(whole, at)
-        if (shared := self._sharing(operation)) is not None:
-            shared.spend(operation, at)
+        if self._shared is not None and operation in SHARED_QUOTAS:
+            self._shared.spend(operation, at)
 
     def divide(self, replicas: int) -> None:
         """Use only a part of what is not for the process alone that polls the thread list.

@@ -30,6 +30,9 @@ from chatbot.worker_threads import run_in_thread
 
 T = TypeVar("T")
 
+_CHECKPOINTED: Final = frozenset({SaveBot, RenameBot})
+"""Writes that must be in the file itself soon: whoever copies it alone must at least not lose who the bots are."""
+
 READERS: Final = 4
 """The maximum number of concurrent reads, each on its own connection."""
 
@@ -93,8 +96,7 @@ class SqliteStore(SqlStore):
         commands = statements(bot, writes)
         if not commands:
             return
-        if any(isinstance(write, SaveBot | RenameBot) for write in writes):
-            # Whoever copies the file alone must at least not lose who the bots are.
+        if not _CHECKPOINTED.isdisjoint(map(type, writes)):
             self._transactions.is_checkpoint_due = True
         await writer.submit(partial(execute, statements=commands))
 

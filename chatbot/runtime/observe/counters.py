@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -110,9 +110,9 @@ class BotCounters:
         self._clock = clock
         self._failures: deque[RecentFailure] = deque(maxlen=MAX_FAILURES)
         self._detection = Stopwatch()
-        self._handlers: dict[tuple[str, str], Stopwatch] = {}
+        self._handlers: defaultdict[tuple[str, str], Stopwatch] = defaultdict(Stopwatch)
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._call_seconds: dict[str, Stopwatch] = {}
+        self._call_seconds: defaultdict[str, Stopwatch] = defaultdict(Stopwatch)
         self._slow = 0
         self._abandoned = 0
         self._dead_lettered = 0
@@ -126,7 +126,7 @@ class BotCounters:
                 self._detection.add(latency)
             case EventHandled(handler, seconds, error):
                 key = (handler or "", "failed" if error else "succeeded")
-                self._handlers.setdefault(key, Stopwatch()).add(seconds)
+                self._handlers[key].add(seconds)
                 if error is not None:
                     self._failures.append(RecentFailure(self._clock(), handler or "", error))
             case HandlerSlow(is_abandoned=True):
@@ -141,7 +141,7 @@ class BotCounters:
     def count_call(self, operation: str, outcome: str, seconds: float) -> None:
         """Count a service call."""
         self._calls[operation, outcome] += 1
-        self._call_seconds.setdefault(operation, Stopwatch()).add(seconds)
+        self._call_seconds[operation].add(seconds)
 
     def read(self) -> Counts:
         """Return a snapshot of all counts."""
