@@ -13,7 +13,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.playground import DESKTOP, PHONE, Daemon, begin, bots_in, page_of, picture, said, say, until
+from tests.support.playground import (
+    DESKTOP,
+    PHONE,
+    Daemon,
+    begin,
+    bots_in,
+    page_of,
+    picture,
+    said,
+    say,
+    until,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.playground, pytest.mark.timeout(300)]
 
@@ -278,14 +290,6 @@ def is_running(pid: str) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-
-
-def wait_for(page: Any, condition: Any) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("this has not come")
 
 
 def test_the_command_replays_a_thread_of_running_bots(talked: tuple[Daemon, str]) -> None:

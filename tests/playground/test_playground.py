@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.playground import Daemon, begin, bots_in, page_of, picture, said, say, story_of, until
+from tests.support.playground import Daemon, begin, bots_in, page_of, picture, said, say, story_of, until, wait_for
 
 pytestmark = [pytest.mark.playground, pytest.mark.timeout(300)]
 
@@ -99,6 +99,40 @@ def test_a_failure_shows_its_traceback_and_its_dead_letter_can_be_retried(daemon
         inspector.get_by_role("button", name="Retry").click()
         said(page, "It works again.").wait_for()
         inspector.get_by_role("heading", name="Dead letters").wait_for(state="detached")
+
+
+def test_lanes_show_what_waits_and_the_story_each_attempt(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        page.get_by_role("tab", name="Bots").click()
+        dice = page.locator(".card", has_text="Dice")
+        dice.locator(".rows .pill", has_text="idle").first.wait_for()
+        say(page, "/stubborn")
+        dice.locator(".rows .pill.warn", has_text=re.compile(r"again in \d s")).wait_for()
+        picture(page, "lanes")
+        story = story_of(page, "/stubborn").locator(".story", has_text="Dice")
+        story.get_by_text("Attempt 2", exact=True).wait_for()
+        story.get_by_text(re.compile(r"Retried in [\d.]+ s")).first.wait_for()
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_label("Any fault").fill(f"send_message:429,retry-after=1,user={user_of(daemon, 'dice')}")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_role("button", name="1 fault").wait_for()
+        (daemon.directory / "repaired").touch()
+        page.get_by_role("tab", name="Bots").click()
+        dice.locator(".rows .pill.warn", has_text="1 to send").wait_for()
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_role("button", name="End all faults").click()
+        said(page, "It works at last.").wait_for()
+        page.get_by_role("tab", name="Story").click()
+        story.get_by_text("Sending failed").first.wait_for()
+        story.get_by_text("Sent", exact=True).wait_for()
+
+
+def user_of(daemon: Daemon, name: str) -> str:
+    facts = json.loads((daemon.directory / ".chatbot" / "run.json").read_text())
+    user: str = next(bot["user_id"] for bot in facts["bots"] if bot["name"] == name)
+    return user
 
 
 def test_several_people_talk_in_windows_of_their_own(daemon: Daemon, browser: Any) -> None:
@@ -442,6 +476,9 @@ def test_restarted_bots_are_cut_off_and_go_on_from_the_store_opened_again(daemon
         say(page, "Ann")
         said(page, "Hi Ann!").wait_for()
         say(page, "/slow")
+        dice.locator(".rows .pill.good", has_text="MessageReceived").wait_for()
+        # What is shown may be of an earlier message: cut off before its attempt has begun, this one would hang.
+        wait_for(page, (daemon.directory / "hung").exists)
         dice.get_by_text("1 running").wait_for()
         page.get_by_role("button", name="Restart the bots").click()
         said(page, "The second attempt.").wait_for()

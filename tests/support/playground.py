@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ async def boom(ctx: Context) -> str:
     """Fail, unless it was repaired."""
     if Path("repaired").exists():
         return "It works again."
+    raise ValueError("this handler fails")
+
+
+@plugin.command("stubborn", retry=Retry(100, longest=timedelta(seconds=2)))
+async def stubborn(ctx: Context) -> str:
+    """Fail until it was repaired."""
+    if Path("repaired").exists():
+        return "It works at last."
     raise ValueError("this handler fails")
 
 
@@ -242,6 +250,15 @@ def until(page: Any, condition: str) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail(f"this has not come: {condition}")
+
+
+def wait_for(page: Any, condition: Callable[[], bool]) -> None:
+    """Wait for something outside the page."""
+    for _ in range(SECONDS // 50):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("this has not come")
 
 
 def story_of(page: Any, text: str) -> Any:

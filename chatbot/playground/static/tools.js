@@ -55,6 +55,7 @@ function Faults({ app }) {
     html`<h4>In force</h4><ul class="rows">${hello.faults.map((f, n) => html`<li key=${n}><code>${described(app, f)}</code></li>`)}</ul>
       <button class="primary small" onClick=${() => app.ask("clear_faults")}>End all faults</button>`}
     <label class="check"><input type="checkbox" checked=${hello.quotas} onChange=${(e) => app.ask("quotas", { enabled: e.target.checked })} /> The service's rate limits apply</label>
+    <p class="hint">Bots keep to them in any case: <em>Quota left</em> in Bots shows what they may still do.</p>
   </section>`;
 }
 
