@@ -367,8 +367,8 @@ class Emulator(UserDirectory):
         """Call `listener` with each change from now on; return a function that ends it.
 
         The first argument is the kind of change: `thread`, `member`, `message`, `receipt` or `typing`, with the record
-        as the control API shows it, or `replaced` when a snapshot has replaced everything. Keys and images are left
-        out.
+        as the control API shows it, `replaced` when a snapshot has replaced everything, or `fault` when a fault has
+        struck for the last time. Keys and images are left out.
         """
 
         def stored(record: Record) -> None:
@@ -382,12 +382,17 @@ class Emulator(UserDirectory):
         def typed(typing: Typing) -> None:
             listener("typing", _plain(typing))
 
+        def ended() -> None:
+            listener("fault", {})
+
         state, receipts = self.world.state, self.world.receipts
+        self.faults.end_listeners.append(ended)
         state.listeners.append(stored)
         state.replacement_listeners.append(replaced)
         receipts.typing_listeners.append(typed)
 
         def end() -> None:
+            self.faults.end_listeners.remove(ended)
             state.listeners.remove(stored)
             state.replacement_listeners.remove(replaced)
             receipts.typing_listeners.remove(typed)

@@ -25,7 +25,7 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -109,6 +109,7 @@ class Faults:
     def __init__(self, rules: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 -- repeatable on purpose
         self._rules: list[_Rule] = []
+        self.end_listeners: list[Callable[[], None]] = []
         for rule in rules:
             self.add(rule)
 
@@ -117,8 +118,8 @@ class Faults:
 
     @property
     def rules(self) -> list[Fault]:
-        """Return the active rules."""
-        return [rule.fault for rule in self._rules]
+        """Return the active rules; those that have struck as often as they may are over."""
+        return [rule.fault for rule in self._rules if not rule.is_over]
 
     def add(self, fault: Fault | str) -> Fault:
         """Activate a rule."""
@@ -140,6 +141,9 @@ class Faults:
                     drawn = self._random.uniform(fault.seconds, fault.most_seconds)
                     fault = dataclasses.replace(fault, seconds=drawn, most_seconds=None)
                 applied.append(fault)
+                if rule.is_over:
+                    for listener in self.end_listeners:
+                        listener()
         return applied
 
 
@@ -151,6 +155,11 @@ class _Rule:
         self._matches = 0
         self._applied = 0
         self._since: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rule has struck as often as it may."""
+        return self.fault.times is not None and self._applied >= self.fault.times
 
     def in_force(self, now: int) -> bool:
         """Return whether the rule is active at this time."""
@@ -169,7 +178,7 @@ class _Rule:
         self._matches += 1
         if self._matches <= fault.skip or (self._matches - fault.skip) % fault.every:
             return False
-        if fault.times is not None and self._applied >= fault.times:
+        if self.is_over:
             return False
         if fault.probability < 1 and generator.random() >= fault.probability:
             return False

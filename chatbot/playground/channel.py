@@ -281,6 +281,10 @@ class Playground:
             assert self._tasks is not None
             self._tasks.start_soon(self._reload)
             return
+        if kind == "fault":
+            assert self._tasks is not None
+            self._tasks.start_soon(self.tell_all)
+            return
         if kind == "typing":
             for session in self._sessions:
                 session.push({"push": "typing", **record, "name": self.name(record["user"])})

@@ -53,11 +53,13 @@ async def test_typing_and_transcripts_can_be_observed() -> None:
 async def test_faults_quirks_and_quotas_can_be_changed_while_it_runs() -> None:
     scene = Scene()
 
-    added = await control(scene, "POST", "faults", {"faults": ["get_thread:503,times=1"]})
+    added = await control(scene, "POST", "faults", {"faults": ["get_thread:503,times=2"]})
     assert added.json["faults"][0]["status"] == 503
     assert (await scene("GET")).status == 503
     assert (await control(scene, "PUT", "faults", {"faults": ["nonsense"]})).status == 400
     assert len((await control(scene, "GET", "faults")).json["faults"]) == 1
+    assert [(await scene("GET")).status for _ in range(3)] == [503, 503, 200]  # put in force again by the refusal
+    assert (await control(scene, "GET", "faults")).json == {"faults": []}, "it has struck as often as it may"
     assert (await control(scene, "DELETE", "faults")).json == {"faults": []}
 
     changed = await control(scene, "PATCH", "quirks", {"error-envelope": "error", "identifier_kind": True})
