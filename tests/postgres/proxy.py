@@ -14,6 +14,7 @@ class Proxy:
     """What the network between both does.
 
     Attributes:
+        server_port: where new connections lead.
         round_trips: how often the client spoke after the server had.
         is_silent: nothing reaches the other side, and no error is reported.
         cuts_answer_to: the connection on which the client sends this breaks before the answer arrives, once.
@@ -25,7 +26,7 @@ class Proxy:
         self.is_silent = False
         self.cuts_answer_to: bytes | None = None
         self.cuts = 0
-        self._server_port = port
+        self.server_port = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -44,7 +45,7 @@ class Proxy:
         task.add_done_callback(self._serving.discard)
         with suppress(OSError, asyncio.CancelledError):
             try:
-                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
             except OSError:
                 writer.transport.abort()
                 return

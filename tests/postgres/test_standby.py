@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -22,44 +21,15 @@ from chatbot.stores.writes import MarkSeen
 from tests.contracts.records import BOT, HALL, begin
 from tests.postgres.test_lost_connections import counting, held, progress
 from tests.postgres.test_sharing import joined
-from tests.support.postgres import PostgresServer, binaries, running_server
+from tests.support.postgres import PostgresServer, running_server, standby_of, synchronous
 
 pytestmark = pytest.mark.postgres
-
-
-@contextmanager
-def standby_of(server: PostgresServer, *settings: str) -> Iterator[PostgresServer]:
-    """A second server, which repeats what the first one does."""
-    standby = PostgresServer(server.directory / "standby")
-    standby.directory.mkdir()
-    standby.own_directory()
-    command = [
-        binaries() / "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
-        "-d", f"host=127.0.0.1 port={server.port} user=bots password=swordfish application_name=second",
-    ]  # fmt: skip
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, **standby.as_user())
-    try:
-        standby.start(*settings)
-        yield standby
-    finally:
-        standby.stop()
 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     with running_server() as server, ExitStack() as stack:
-        hba = server.data / "pg_hba.conf"
-        hba.write_text(hba.read_text() + "\nhost replication all 127.0.0.1/32 scram-sha-256\n")
-        server.psql("SELECT pg_reload_conf()")
         yield server, stack.enter_context(standby_of(server))
-
-
-def synchronous(server: PostgresServer, names: str) -> None:
-    server.psql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-    server.psql("SELECT pg_reload_conf()")
-    state = "sync" if names else "async"
-    while state not in server.psql("SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"):
-        pass
 
 
 async def test_an_asynchronous_standby_is_refused_unless_it_is_allowed(

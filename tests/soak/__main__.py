@@ -1,9 +1,13 @@
 """`python -m tests.soak`: kill a real daemon for some minutes, under load and faults, and count what came of it.
 
 `--seeds 10 --loops asyncio,uvloop` runs it with ten dice on each event loop, and again with those that have found
-something before. `--replicas 4` runs several daemons on one PostgreSQL: a server of its own, which is restarted too, or
-the one of `--store`. They are killed, paused for longer than their shards are kept for them, and cut off from the store
-or the service. Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0:
+something before.
+
+`--replicas 4` runs several daemons on one PostgreSQL: the server of `--store`, or its own, which is restarted and
+then replaced by its synchronous standby. The daemons are killed, paused for longer than their shards are kept for them,
+and cut off from the store or the service.
+
+Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0:
 nothing was lost, doubled or out of order; 1: something was, and the directory with log, store and threads is kept.
 """
 
@@ -32,7 +36,7 @@ from tests.chaos.processes import Daemon, Service, running_service
 from tests.soak.memory import MemoryRecord
 from tests.soak.replicas import ReplicaSoak, describe, set_up
 from tests.soak.soak import SETTLE_SECONDS, STALE_SECONDS, Findings, Plan, Soak, size_of
-from tests.support.postgres import running_server
+from tests.support.postgres import running_server, standby_of, synchronous
 
 PAST: Final = (("uvloop", 1),)
 """Event loops and seeds that have found something before, for `--seeds` and `--past`:
@@ -153,10 +157,14 @@ async def _prepared(
         return Daemon.set_up(here, connection_string, interval="1s", idle="30s", loop=loop, store=store, user=user)
 
     with ExitStack() as exits:
-        server = None if options.store else exits.enter_context(running_server())
+        server = standby = None
+        if not options.store:
+            server = exits.enter_context(running_server())
+            standby = exits.enter_context(standby_of(server))
+            synchronous(server, "second")
         url = options.store if server is None else server.url
         async with set_up(options.replicas, directory, service, url, configure) as replicas:
-            yield ReplicaSoak(plan, service, replicas, url, server)
+            yield ReplicaSoak(plan, service, replicas, url, server, standby)
 
 
 async def _end_when_asked(everything: anyio.CancelScope) -> None:

@@ -46,6 +46,8 @@ CUT_SECONDS: Final = (2.0, 12.0)
 JOIN_SECONDS: Final = 15.0
 """How long to wait for a replica that has joined to get its share."""
 
+POSTGRES_PORT: Final = 5432
+
 LOOK_SECONDS: Final = 0.1
 """Seconds between two looks at who owns what."""
 
@@ -113,6 +115,7 @@ class ReplicaSoak(Soak):
         replicas: who is tried; not started yet.
         url: of the store, not through a proxy.
         server: the store's server, if it may be restarted.
+        standby: a synchronous standby of it, which takes over in the end.
 
     Attributes:
         takeovers: how quickly others went on.
@@ -126,13 +129,16 @@ class ReplicaSoak(Soak):
         replicas: Sequence[RunningReplica],
         url: str,
         server: PostgresServer | None = None,
+        standby: PostgresServer | None = None,
     ) -> None:
         super().__init__(plan, service, replicas[0].daemon)
         self.takeovers = Takeovers()
         self.disturbances: dict[str, int] = {}
         self._replicas = replicas
         self._url = url
+        self._observer = Proxy(urlsplit(url).port or POSTGRES_PORT)
         self._server = server
+        self._standby = standby
         self._owners: dict[int, str] = {}
         self._names: dict[str, RunningReplica] = {}
 
@@ -200,7 +206,7 @@ class ReplicaSoak(Soak):
 
     async def _disturb(self, replica: RunningReplica, way: str, dice: random.Random) -> None:
         replica.is_disturbed = True
-        self.disturbances[way] = self.disturbances.get(way, 0) + 1
+        self._count(way)
         owned, at = self._threads_of(replica), anyio.current_time()
         try:
             match way:
@@ -234,15 +240,30 @@ class ReplicaSoak(Soak):
                 os.kill(pid, signal.SIGCONT)
 
     async def _restart_server(self, dice: random.Random, end: float) -> None:
-        """Restart the store's server twice: in order, and as after a crash."""
+        """Restart the store's server twice: in order, and as after a crash, from which its standby may take over."""
         assert self._server is not None
         seconds = end - anyio.current_time()
         for how in (signal.SIGINT, signal.SIGQUIT):
             await anyio.sleep(seconds / 3)
-            self.disturbances["restart of the server"] = self.disturbances.get("restart of the server", 0) + 1
+            has_standby = self._standby is not None and how == signal.SIGQUIT
+            self._count("failover to the standby" if has_standby else "restart of the server")
             await anyio.to_thread.run_sync(self._server.stop, how)
             await anyio.sleep(dice.uniform(0, CUT_SECONDS[0]))
-            await anyio.to_thread.run_sync(self._server.start)
+            if has_standby:
+                await self._fail_over()
+            else:
+                await anyio.to_thread.run_sync(self._server.start)
+
+    async def _fail_over(self) -> None:
+        """Let the standby take over, under the name of the server that is gone."""
+        assert self._standby is not None
+        await anyio.to_thread.run_sync(self._standby.psql, "SELECT pg_promote()")
+        for replica in self._replicas:
+            replica.store.server_port = self._standby.port
+        self._observer.server_port = self._standby.port
+
+    def _count(self, disturbance: str) -> None:
+        self.disturbances[disturbance] = self.disturbances.get(disturbance, 0) + 1
 
     # ── looking at them ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -280,7 +301,7 @@ class ReplicaSoak(Soak):
         free_since: dict[int, float] = {}
         joining: dict[str, float] = {}
         known: set[str] | None = None
-        async with opened(self._url) as store:
+        async with served(self._observer) as observer, opened(_through(observer, self._url)) as store:
             while True:
                 replicas, now = await _replicas_of(store), anyio.current_time()
                 if replicas is not None:
@@ -363,7 +384,7 @@ async def set_up(
         url: the store.
         configure: returns the daemon for a directory, a connection string, a store and the bot's user.
     """
-    endpoint, database = urlsplit(service.endpoint), urlsplit(url)
+    endpoint = urlsplit(service.endpoint)
     assert endpoint.port is not None
     async with AsyncExitStack() as exits:
         async with service.resource() as resource:
@@ -374,12 +395,18 @@ async def set_up(
             here = directory / f"replica-{number}"
             here.mkdir()
             to_service = await exits.enter_async_context(served(Poller(endpoint.port)))
-            to_store = await exits.enter_async_context(proxied(database.port or 5432))
+            to_store = await exits.enter_async_context(proxied(urlsplit(url).port or POSTGRES_PORT))
             text = service.connection_string.replace(f":{endpoint.port}", f":{to_service.port}")
-            netloc = f"{database.netloc.rpartition(':')[0]}:{to_store.port}"
-            daemon = configure(here, text, urlunsplit(database._replace(netloc=netloc)), user)
+            daemon = configure(here, text, _through(to_store, url), user)
             replicas.append(RunningReplica(daemon, to_store, to_service))
         yield replicas
+
+
+def _through(proxy: Proxy, url: str) -> str:
+    """Return the URL of a store as it is reached through a proxy."""
+    parts = urlsplit(url)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}"))
 
 
 def describe(seconds: Sequence[float]) -> str:

@@ -186,3 +186,33 @@ def running_server(*, is_on_disk: bool = False) -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def standby_of(server: PostgresServer, *settings: str) -> Iterator[PostgresServer]:
+    """A second server, which repeats what the first one does."""
+    hba = server.data / "pg_hba.conf"
+    hba.write_text(hba.read_text() + "\nhost replication all 127.0.0.1/32 scram-sha-256\n")
+    server.psql("SELECT pg_reload_conf()")
+    standby = PostgresServer(server.directory / "standby")
+    standby.directory.mkdir()
+    standby.own_directory()
+    command = [
+        binaries() / "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+        "-d", f"host=127.0.0.1 port={server.port} user=bots password=swordfish application_name=second",
+    ]  # fmt: skip
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, **standby.as_user())
+    try:
+        standby.start(*settings)
+        yield standby
+    finally:
+        standby.stop()
+
+
+def synchronous(server: PostgresServer, names: str) -> None:
+    """Let a server wait for the standbys of these names at each commit."""
+    server.psql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+    server.psql("SELECT pg_reload_conf()")
+    state = "sync" if names else "async"
+    while state not in server.psql("SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"):
+        pass
