@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -95,6 +98,58 @@ async def test_a_replica_that_joins_a_paused_bot_does_not_run_it_and_one_that_ga
         assert cluster.replies(thread) == []
         await two.pauses.resume("bot", is_skipping=False)
         await answered(cluster, thread, "hi")
+
+
+async def trouble(cluster: OperatedCluster, dice: random.Random) -> None:
+    """Let an operator pause or resume somewhere, or something break."""
+    replica = dice.choice(cluster.running)
+    assert isinstance(replica, OperatedReplica)
+    match dice.choice(("pause", "resume", "kill", "freeze", "cut")):
+        case "pause":
+            await replica.pauses.pause("bot")
+        case "resume":
+            await replica.pauses.resume("bot", is_skipping=False)
+        case "kill":
+            await replica.kill()
+            await cluster.join()
+            await anyio.sleep(1)
+        case "freeze":
+            replica.pause()
+            await anyio.sleep(dice.choice((1, 10)))
+            replica.resume()
+        case _:
+            replica.gate.is_cut_from_database = True
+            await anyio.sleep(dice.choice((1, 10)))
+            replica.gate.is_cut_from_database = False
+
+
+async def test_whatever_happens_meanwhile_all_replicas_follow_the_last_pause_or_resume() -> None:
+    dice = random.Random(int(os.environ.get("OPERATORS_SEED", "3")))
+    async with OperatedCluster(echo) as cluster:
+        await cluster.two()
+        threads = [cluster.thread("Ann") for _ in "123"]
+        said: list[str] = []
+
+        async def talk() -> None:
+            for _ in range(20):
+                said.append(f"{len(said)}")
+                cluster.say_in(threads, "Ann", said[-1])
+                await anyio.sleep(2)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(talk)
+            for _ in range(10):
+                await anyio.sleep(dice.uniform(0.1, 3))
+                with suppress(StoreError), anyio.move_on_after(60):
+                    await trouble(cluster, dice)
+        await anyio.sleep(20)
+        replica = cluster.running[0]
+        assert isinstance(replica, OperatedReplica)
+        await replica.pauses.resume("bot", is_skipping=False)
+        await cluster.until(lambda: all(len(cluster.replies(thread)) >= len(said) for thread in threads))
+        await anyio.sleep(20)
+
+        assert cluster.all_replies(threads) == dict.fromkeys(threads, said)
 
 
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────────────
