@@ -34,6 +34,15 @@ RELOAD_REFUSED: Final = "reload_refused"
 SETTINGS_POSTPONED: Final = "settings_postponed"
 """The last reload contained settings that only a restart applies."""
 
+SHARDS_REFUSED: Final = "shards_refused"
+"""This process takes no more threads, because its code cannot continue their dialogs or timers."""
+
+CANARY_FAILED: Final = "canary_failed"
+"""This process was a canary, and has given its threads back because its handlers failed more often than the others'."""
+
+CANARY_ALONE: Final = "canary_alone"
+"""This process is a canary, and no other process serves the rest of the threads."""
+
 SLOW_HANDLER_SECONDS: Final = 60.0
 
 LASTING_SECONDS: Final = 120.0

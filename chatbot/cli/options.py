@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -62,6 +63,16 @@ def confirmed_on_terminal(question: str, *, yes: bool) -> bool:
     if yes or sys.stdin is None or not sys.stdin.isatty():
         return True
     return confirmed(question, yes=False, command="chatbot")
+
+
+def percentage(_type: Any, tokens: Sequence[Token]) -> float:
+    """Convert the value of an option that takes a percentage to a share from 0 to 1, both excluded."""
+    text = tokens[0].value.strip()
+    found = re.fullmatch(r"(\d{1,2}(?:\.\d+)?) ?%", text, re.ASCII)
+    if found is None or not float(found[1]):
+        message = f"{text!r} is not a percentage between 0% and 100%, such as 5%"
+        raise ValueError(message)
+    return float(found[1]) / 100
 
 
 def duration(_type: Any, tokens: Sequence[Token]) -> timedelta:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from chatbot.cli.options import BOTS_YAML, AllowNewUsers, duration
+from chatbot.cli.options import BOTS_YAML, AllowNewUsers, duration, percentage
 from chatbot.cli.running import Format, Level, run_bots
 
 
@@ -45,6 +45,16 @@ def run(
             help="Serve the playground, a page for talking to bots on the emulator; as bots.yaml says by default.",
         ),
     ] = None,
+    canary: Annotated[
+        float | None,
+        Parameter(
+            converter=percentage,
+            help="Take only this share of the threads that processes share on PostgreSQL, such as 5%, to try new code. "
+            "If events fail more often here than in the other processes (at least 20 events of a bot in 10 minutes, "
+            "5 of them failed, and a chance below 1 in 100,000 that this is a coincidence), give the threads back, "
+            "say so, and exit with 75 when stopped.",
+        ),
+    ] = None,
     allow_new_users: AllowNewUsers = False,
 ) -> int:
     """Run the bots of a bots.yaml until stopped."""
@@ -58,5 +68,6 @@ def run(
         require_azure=require_azure,
         reload=reload,
         playground=playground,
+        canary=canary,
         allow_new_users=allow_new_users,
     )

@@ -27,6 +27,7 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.tracing import traced
+from chatbot.stores.url import server_of
 
 
 def greeting(info: RunInfo, config: Config, link: str = "") -> str:
@@ -80,6 +81,7 @@ def run_bots(
     require_azure: bool = False,
     reload: bool = False,
     playground: bool | None = None,
+    canary: float | None = None,
     allow_new_users: bool = False,
 ) -> int:
     """Run the bots of a bots.yaml until stopped, and return the exit code.
@@ -93,6 +95,7 @@ def run_bots(
         require_azure: refuse to run on the emulator.
         reload: reload when files of plugins or bots.yaml change.
         playground: serve the playground.
+        canary: take this share of the threads only, 0 to 1, and give them back if handlers fail more often here.
         allow_new_users: start a bot as a new user although the store was lost or the bot renamed.
     """
 
@@ -103,6 +106,8 @@ def run_bots(
         if playground and not settings.uses_emulator:
             what = "the playground belongs to the emulator; leave out --playground, or run the bots on the emulator"
             raise ConfigError(settings.problem(("service",), what))
+        if canary is not None:
+            _check_canary(settings, once=once)
         return settings.model_copy(update={"allow_new_users": True}) if allow_new_users else settings
 
     forced_exit = ForcedExit(is_json=log_format == "json")
@@ -128,6 +133,7 @@ def run_bots(
                     restore_log=log.restore,
                     forced_exit=forced_exit,
                     is_once=once,
+                    canary=canary,
                     limit=None if limit is None else limit.total_seconds(),
                     notifier=SystemdNotifier.of(os.environ),
                     reloads=reload,
@@ -160,6 +166,15 @@ def _refuse_emulator(config: Config) -> None:
     if config.uses_emulator:
         what = "this is the emulator, which --require-azure refuses; set the connection string of your resource"
         raise ConfigError(config.problem(("service",), what))
+
+
+def _check_canary(config: Config, *, once: bool) -> None:
+    if server_of(config.store.get_secret_value(), base_dir=config.directory) is None:
+        what = "--canary needs a store on PostgreSQL, which several processes share; leave out --canary"
+        raise ConfigError(config.problem(("store",), what))
+    if once:
+        what = "--canary compares processes over minutes, and --once ends as soon as it can; leave out one of them"
+        raise ConfigError(what)
 
 
 def _ready(config: Config, log_format: Format, link: Callable[[], str]) -> Callable[[RunInfo], None]:
@@ -195,7 +210,7 @@ def _run(
                 event_loop.run(loop, _on_azure, daemon, Connection.of(config))
         if daemon.was_cut:
             return EXIT_CRASH
-        return EXIT_DEGRADED if is_once and daemon.has_expired else 0
+        return EXIT_DEGRADED if (is_once and daemon.has_expired) or daemon.has_handed_back else 0
 
     return guard(begin, report=_report(shown_format == "json"))
 

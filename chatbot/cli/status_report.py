@@ -161,6 +161,7 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         *(f"  degraded: {_reason(reason)}" for reason in found.get("degraded", ())),
         *_reload(found["last_reload"]),
         *_sharing(found.get("sharing")),
+        *_canary(found.get("canary")),
         "",
     ]
 
@@ -187,6 +188,16 @@ def _sharing(sharing: Mapping[str, Any] | None) -> Iterator[str]:
         yield "  DISCONNECTED from the server of the store: nothing is polled or sent until it is back"
     if shards["without_owner"]:
         yield f"  WITHOUT OWNER: {shards['without_owner']} shards; `chatbot cluster status` shows more"
+
+
+def _canary(canary: Mapping[str, Any] | None) -> Iterator[str]:
+    if canary is not None:
+        own, others = canary["events"], canary["events_of_others"]
+        state = "HAS HANDED ITS THREADS BACK" if canary["has_handed_back"] else f"{canary['share']:.3g} of the threads"
+        yield (
+            f"  canary: {state}, {canary['shards']} of 256 shards; failed in the last 10 minutes: "
+            f"{own['failed']} of {own['handled']} events here, {others['failed']} of {others['handled']} elsewhere"
+        )
 
 
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")

@@ -9,9 +9,9 @@ releases run beside each other, because a slow handler delays a release. A loss 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import structlog
@@ -20,7 +20,7 @@ from chatbot.cluster.notes import Answered, Asked, BotNote, decode, encode, merg
 from chatbot.cluster.requests import Requests
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import MeasuredStore, Replica, ShardsGained, ShardsLost, SharedStore
+from chatbot.stores.base import MeasuredStore, Replica, ShardsGained, ShardsLost, ShardsOffered, SharedStore
 from chatbot.stores.shards import ALL_SHARDS, shard_of, shard_of_bot
 
 NOTE_SECONDS: Final = 0.02
@@ -106,6 +106,7 @@ class ClusterMember:
         crashed: those of them whose last owner did not release them in order.
         has_gained: set once this process has owned a shard.
         requests: what operators ask all processes for.
+        consider: called with shards that are offered; claims those that this process is to take.
     """
 
     is_shared = True
@@ -128,6 +129,7 @@ class ClusterMember:
         self.crashed: frozenset[int] = frozenset()
         self.has_gained = anyio.Event()
         self.requests = Requests(store)
+        self.consider: Callable[[frozenset[int]], Coroutine[Any, Any, None]] = store.accept
         self._log = structlog.get_logger()
 
     def shards(self, bot: UserId, threads: Sequence[ThreadId]) -> frozenset[int]:
@@ -160,6 +162,8 @@ class ClusterMember:
                             group.start_soon(bot.take, shards, after_crash)
                     case ShardsLost(shards):
                         self._lose(shards)
+                    case ShardsOffered(shards):
+                        group.start_soon(self.consider, shards)
                     case _:
                         wanted = change.shards & self.owned
                         self.owned -= wanted

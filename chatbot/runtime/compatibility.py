@@ -11,7 +11,7 @@ import ast
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin
 from chatbot.stores.base import Store
 from chatbot.stores.records import DeadLetter, DialogRecord, StateKey, StoredState, TimerRecord
+from chatbot.stores.shards import shard_of
 from chatbot.worker_threads import run_in_thread
 
 
@@ -75,6 +76,30 @@ async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]
         if timers or dialogs or letters or states:  # in a thread: there may be many thousands, and files are read
             found += await run_in_thread(_compare, record.name, registry, timers, dialogs, letters, states)
     return found
+
+
+async def discontinued(
+    store: Store, registries: Callable[[], Mapping[str, HandlerRegistry]], shards: Collection[int]
+) -> list[Incompatibility]:
+    """Return which dialogs and timers in the threads of some shards the code cannot continue.
+
+    Args:
+        store: opened by the caller.
+        registries: returns the handlers of each bot by its name; called where the store has dialogs or timers.
+        shards: the shards.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    found: list[Incompatibility] = []
+    for record in await store.bots():
+        dialogs = [one for one in await store.dialogs(record.user) if shard_of(one.thread) in shards]
+        timers = [one for one in await store.timers(record.user) if one.thread and shard_of(one.thread) in shards]
+        if dialogs or timers:
+            registry = (await run_in_thread(registries)).get(record.name)
+            if registry is not None:
+                found += await run_in_thread(_compare, record.name, registry, timers, dialogs, (), ())
+    return [one for one in found if one.loses_data]
 
 
 def _registry(plugins: Sequence[Plugin]) -> HandlerRegistry:

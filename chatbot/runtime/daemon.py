@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,15 +15,19 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.ownership import Everything
 from chatbot.bot.status import wait_until_caught_up
+from chatbot.cluster.admission import Admission
 from chatbot.cluster.member import ClusterMember
 from chatbot.config import Config, LogConfig
+from chatbot.dispatch import HandlerRegistry
 from chatbot.errors import StoreError
 from chatbot.runtime.admin_api import AdminApi, ControlApi, answerers, audit
 from chatbot.runtime.assemble import Runtime, explaining
+from chatbot.runtime.compatibility import discontinued
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.sharing import SharingMonitor
 from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.pauses import Pauses, is_paused
@@ -67,6 +71,7 @@ class Daemon:
         on_ready: called once other processes can find the bots.
         is_once: stop when everything that was waiting is handled.
         limit: stop after so many seconds; None is without limit.
+        canary: the share of all threads that this process takes as a canary, 0 to 1; None if it is none.
         notifier: tells systemd when the process is ready, alive and stopping.
         reloads: reload when files change.
         traces: creates spans of the bots' work; None without tracing.
@@ -91,6 +96,7 @@ class Daemon:
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
         limit: float | None = None,
+        canary: float | None = None,
         notifier: SystemdNotifier | None = None,
         reloads: bool = False,
         traces: TracerProvider | None = None,
@@ -102,6 +108,8 @@ class Daemon:
         self._on_ready = on_ready
         self._is_once = is_once
         self._limit = limit
+        self._canary = canary
+        self._admission: Admission | None = None
         self._notifier = notifier or SystemdNotifier()
         self._reloads = reloads
         self._traces = traces
@@ -183,13 +191,17 @@ class Daemon:
     async def _run_from_store(self, connection: Connection) -> None:
         """Open the store, run the bots until they are stopped, and close everything."""
         config = self._config
-        store = open_store(config.store.get_secret_value(), base_dir=config.directory, is_shared=True)
+        store = open_store(
+            config.store.get_secret_value(), base_dir=config.directory, is_shared=True, share=self._canary, asks=True
+        )
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         bots: list[Bot] = []
         member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
+        counters: dict[str, BotCounters] = {}
+        admission = self._admission = self._create_admission(store, member, bots, counters) if member else None
         permit = member.permit if member else partial(_held, store) if isinstance(store, OwnedStore) else None
         sharing = SharingMonitor(member, store) if member and isinstance(store, SharedStore) else None
-        marking, owning = self._marking_clean_stop(store), _owning(store, member)
+        marking, owning = self._marking_clean_stop(store), _owning(store, member, admission)
         async with store, marking, owning, connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
             runtime = Runtime(
@@ -198,12 +210,15 @@ class Daemon:
                 resource=resource,
                 store=store,
                 bots=bots,
+                counters=counters,
                 traces=self._traces,
                 ownership=member or Everything(),
             )
             if self._sandbox is not None:
                 runtime.stories, runtime.clock = self._sandbox.stories, self._sandbox.clock
             async with self._unless_stopped():
+                if admission is not None:
+                    await admission.check_beginning()
                 with explaining(config, connection):
                     await runtime.check_identities(config)
                     runtime.bots += await runtime.create_bots(config, self._plugins)
@@ -215,6 +230,7 @@ class Daemon:
             watchdog = LoopWatchdog(self._control, config.directory, on_check=self._notifier.alive)
             status_monitor.watchdog = watchdog
             status_monitor.sharing = sharing
+            status_monitor.watchdog, status_monitor.admission = watchdog, admission
             server = StatusServer(partial(_pages, status_monitor))
             bot_supervisor = Supervisor(
                 [bot for bot in runtime.bots if not is_paused(bot)],
@@ -250,6 +266,38 @@ class Daemon:
                 if not self._stopping.is_set():
                     with watchdog.watching():
                         await self._run_bots(runtime, bot_supervisor, reloader, status_monitor, member, pauses)
+
+    def _create_admission(
+        self, store: Store, member: ClusterMember, bots: Sequence[Bot], counters: Mapping[str, BotCounters]
+    ) -> Admission:
+        assert isinstance(store, SharedStore)
+
+        def registries() -> dict[str, HandlerRegistry]:
+            if bots:
+                return {bot.name: HandlerRegistry(bot.handlers.dispatcher.handlers) for bot in list(bots)}
+            plugins = self._plugins  # shards may be offered before there are bots
+            return {
+                name: HandlerRegistry(handler for plugin in plugins[name] for handler in plugin.handlers())
+                for name in plugins
+            }
+
+        async def problems(shards: frozenset[int]) -> list[str]:
+            return [str(one) for one in await discontinued(store, registries, shards)]
+
+        admission = Admission(
+            store,
+            self._canary,
+            problems=problems,
+            counts=lambda: {name: one.events for name, one in counters.items()},
+            owned=lambda: member.owned,
+        )
+        member.consider = admission.consider
+        return admission
+
+    @property
+    def has_handed_back(self) -> bool:
+        """Whether this was a canary whose handlers failed more often than those of the others."""
+        return self._admission is not None and self._admission.verdict is not None
 
     def _create_reloader(
         self, runtime: Runtime, bot_supervisor: Supervisor, server: StatusServer, status_monitor: StatusMonitor
@@ -413,7 +461,7 @@ async def _held(store: OwnedStore) -> None:
 
 
 @asynccontextmanager
-async def _owning(store: Store, member: ClusterMember | None) -> AsyncIterator[None]:
+async def _owning(store: Store, member: ClusterMember | None, admission: Admission | None) -> AsyncIterator[None]:
     """Follow what the store decides, and cancel the block at once if the store is lost to another process.
 
     Raises:
@@ -434,6 +482,8 @@ async def _owning(store: Store, member: ClusterMember | None) -> AsyncIterator[N
         group.start_soon(watch, group.cancel_scope)
         if member is not None:
             group.start_soon(member.run)
+        if admission is not None:
+            group.start_soon(admission.run)
         yield
         group.cancel_scope.cancel()
     if problem is not None:

@@ -219,6 +219,16 @@ class ShardsGained:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardsOffered:
+    """These shards are free, and planned for this process: it claims those that it accepts (`SharedStore.accept`).
+
+    Nobody changes anything in them meanwhile. Sent only by a store that was opened with `asks`.
+    """
+
+    shards: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardsWanted:
     """Other processes shall own these shards: finish what runs in their threads, then call `SharedStore.release`."""
 
@@ -232,7 +242,7 @@ class ShardsLost:
     shards: frozenset[int]
 
 
-ShardChange = ShardsGained | ShardsWanted | ShardsLost
+ShardChange = ShardsGained | ShardsOffered | ShardsWanted | ShardsLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +257,8 @@ class Replica:
         started_ms: since when, epoch ms.
         shards: what it owns.
         is_oneself: it is this process.
+        share: the largest share of all shards that it takes, 0 to 1; None is without limit.
+        report: what it says of itself, see `SharedStore.publish`.
     """
 
     name: str
@@ -256,6 +268,8 @@ class Replica:
     started_ms: int
     shards: frozenset[int]
     is_oneself: bool = False
+    share: float | None = None
+    report: str = ""
 
 
 @runtime_checkable
@@ -271,6 +285,26 @@ class SharedStore(OwnedStore, Protocol):
 
     async def release(self, shards: Collection[int]) -> None:
         """Give up shards, in order: nothing of their threads runs here any more, and no commit of them is pending."""
+        ...
+
+    async def accept(self, shards: Collection[int]) -> None:
+        """Claim shards that were offered, as far as they are still planned for this process."""
+        ...
+
+    async def limit_to(self, share: float | None) -> None:
+        """Take no more than this share of all shards, 0 to 1; None is without limit. The others take what is above it.
+
+        Raises:
+            StoreError: the others could not be told.
+        """
+        ...
+
+    async def publish(self, report: str) -> None:
+        """Show the others a short text about this process, see `Replica.report`. It contains no people's words.
+
+        Raises:
+            StoreError: it could not be written.
+        """
         ...
 
     async def next_note(self) -> str:

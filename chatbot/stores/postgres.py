@@ -25,7 +25,7 @@ from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost
 from chatbot.stores.postgres_commits import PATIENCE_SECONDS, Commit, Transactions, not_owner
 from chatbot.stores.postgres_members import Shards
-from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas
+from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas, set_report, set_share
 from chatbot.stores.postgres_server import Connection, LoopThread, Server, close, is_of_database, run, standby_lag
 from chatbot.stores.postgres_session import StoreSession
 from chatbot.stores.postgres_url import PostgresUrl
@@ -63,6 +63,7 @@ class PostgresStore(SqlStore):
             `is_between_runs`, own no shards: a command that reads beside those who do. It changes something only with
             a note to them, or while there are none.
         share: the largest share of all shards that this process takes, 0 to 1; None is without limit.
+        asks: offer free shards (`ShardsOffered`) before they are claimed.
 
     Raises:
         ConfigError: the URL cannot be used.
@@ -76,11 +77,13 @@ class PostgresStore(SqlStore):
         is_between_runs: bool = False,
         is_shared: bool = False,
         share: float | None = None,
+        asks: bool = False,
     ) -> None:
         self._url = PostgresUrl.parse(url, base_dir or Path())
         self._use = Use.ALONE if not is_shared else Use.VISITOR if is_between_runs else Use.MEMBER
         self._is_marked = not is_between_runs
         self._share = share
+        self._asks = asks
         self._exits = AsyncExitStack()
         self._writer: Writer | None = None
         self._thread: LoopThread | None = None
@@ -113,7 +116,7 @@ class PostgresStore(SqlStore):
             exits.push_async_callback(_shielded, partial(run_in_thread, thread.stop))
             server, shards = Server(self._url), None
             if self._use is Use.MEMBER:
-                shards = Shards(self._url.schema, user.id, self._share, inbox.put_change)
+                shards = Shards(self._url.schema, user.id, self._share, inbox.put_change, asks=self._asks)
             session = StoreSession(server, user, on_lost=inbox.put_lost, on_note=inbox.put_note, shards=shards)
             transactions = Transactions(server, session, lambda seconds: self.on_round_trip(seconds))
             self._last = await thread.run(transactions.open())
@@ -174,6 +177,34 @@ class PostgresStore(SqlStore):
         if tenures := self._inbox.end_tenures(shards):
             await thread.run(session.release(tenures))
 
+    async def accept(self, shards: Collection[int]) -> None:
+        """See `SharedStore.accept`."""
+        session, thread = self._opened()
+        await thread.run(session.accept(shards))
+
+    async def limit_to(self, share: float | None) -> None:
+        """See `SharedStore.limit_to`."""
+        session, thread = self._opened()
+        # The others first: what a member leaves before they know of it, nobody takes.
+        await self._on_connection(lambda connection: set_share(connection, session.user.id, share))
+        await thread.run(session.limit_to(share))
+
+    async def publish(self, report: str) -> None:
+        """See `SharedStore.publish`."""
+        session, _ = self._opened()
+        await self._on_connection(lambda connection: set_report(connection, session.user.id, report))
+
+    async def _on_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        readers, thread = self._readers, self._thread
+        if readers is None or thread is None:
+            raise rows.not_open()
+        return await thread.run(readers.call(work))
+
+    def _opened(self) -> tuple[StoreSession, LoopThread]:
+        if self._session is None or self._thread is None or self._writer is None:
+            raise rows.not_open()
+        return self._session, self._thread
+
     async def tell(self, notes: Sequence[str]) -> None:
         """See `SharedStore.tell`."""
         session, checked = self._session, _checked(notes)
@@ -191,11 +222,9 @@ class PostgresStore(SqlStore):
 
     async def replicas(self) -> Sequence[Replica]:
         """See `SharedStore.replicas`."""
-        session, readers, thread = self._session, self._readers, self._thread
-        if session is None or readers is None or thread is None:
-            raise rows.not_open()
+        session, _ = self._opened()
         oneself, schema = session.user.id, self._url.schema
-        return await thread.run(readers.call(lambda connection: read_replicas(connection, schema, oneself)))
+        return await self._on_connection(lambda connection: read_replicas(connection, schema, oneself))
 
     async def replication_lag(self) -> float | None:
         """See `MeasuredStore.replication_lag`."""

@@ -107,6 +107,7 @@ SHARING: Final = (
             commits BIGINT NOT NULL DEFAULT 0
         ) WITH (fillfactor = 10)""",
     ),
+    ("ALTER TABLE replica ADD COLUMN report TEXT NOT NULL DEFAULT ''",),
 )
 """What processes need to share a store. Like `MIGRATIONS`, it is only appended to; it is counted by itself, because a
 store in a file does not have it."""

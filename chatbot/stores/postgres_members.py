@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from chatbot.stores import postgres_dialect as dialect
-from chatbot.stores.base import ShardChange, ShardsGained, ShardsLost, ShardsWanted
+from chatbot.stores.base import ShardChange, ShardsGained, ShardsLost, ShardsOffered, ShardsWanted
 from chatbot.stores.postgres_server import Connection
 from chatbot.stores.shards import plan
 
@@ -88,12 +88,22 @@ class Shards:
         name: the id of this process.
         limit: the largest share of all shards that it takes; None is without limit.
         on_change: called with each change, and with the epochs of shards that are gained.
+        asks: offer free shards first (`ShardsOffered`), and claim only those that are accepted.
     """
 
     def __init__(
-        self, schema: str, name: str, limit: float | None, on_change: Callable[[ShardChange, Mapping[int, int]], None]
+        self,
+        schema: str,
+        name: str,
+        limit: float | None,
+        on_change: Callable[[ShardChange, Mapping[int, int]], None],
+        *,
+        asks: bool = False,
     ) -> None:
         self.limit = limit
+        self._asks = asks
+        self._offered: set[int] = set()
+        self._accepted: set[int] = set()
         self._schema = schema
         self._name = name
         self._on_change = on_change
@@ -135,12 +145,30 @@ class Shards:
             self._on_change(ShardsWanted(wanted), {})
         if not planned.claim or not may_claim:
             self._free_since.clear()
+            self._offer(())
             return True
-        return await self._claim(connection, planned.claim) == len(planned.claim)
+        now = time.monotonic()
+        self._free_since = {shard: self._free_since.get(shard, now) for shard in planned.claim}
+        claims = self._offer(planned.claim) if self._asks else planned.claim
+        taken = await self._claim(connection, claims) if claims else 0
+        return taken == len(planned.claim)
+
+    def _offer(self, shards: Sequence[int]) -> Sequence[int]:
+        """Offer free shards, each once; return those that are accepted already."""
+        # Once another process has owned a shard in between, what was found out about it is no longer true.
+        self._offered.intersection_update(shards)
+        self._accepted.intersection_update(shards)
+        if fresh := frozenset(shards) - self._offered:
+            self._offered |= fresh
+            self._on_change(ShardsOffered(fresh), {})
+        return [shard for shard in shards if shard in self._accepted]
+
+    def accept(self, shards: Collection[int]) -> None:
+        """Claim these shards in the next round, if they are still offered."""
+        self._accepted.update(self._offered.intersection(shards))
 
     async def _claim(self, connection: Connection, shards: Sequence[int]) -> int:
         now = time.monotonic()
-        self._free_since = {shard: self._free_since.get(shard, now) for shard in shards}
         places = [shard + 1 for shard in shards]
         left = [shard + 1 for shard, since in self._free_since.items() if now - since >= GRACE_SECONDS]
         taken = await connection.fetch(_CLAIM, self._schema, places, self._name, left, timeout=STATEMENT_SECONDS)

@@ -211,14 +211,24 @@ async def leave(connection: Connection, schema: str, user: StoreUser, untouched:
 async def read_replicas(connection: Connection, schema: str, oneself: str) -> list[Replica]:
     """Return the processes that share a store, oldest first."""
     found = await connection.fetch(
-        f"SELECT replica.id, host, replica.pid, version, started_ms, shards FROM ({dialect.HELD}) AS held"  # noqa: S608
-        " JOIN replica ON replica.backend = held.pid AND replica.is_member ORDER BY started_ms, replica.id",
+        f"SELECT replica.id, host, replica.pid, version, started_ms, shards, share, report FROM ({dialect.HELD})"  # noqa: S608
+        " AS held JOIN replica ON replica.backend = held.pid AND replica.is_member ORDER BY started_ms, replica.id",
         schema,
     )
     return [
-        Replica(name, host, pid, release, started_ms, frozenset(shards or ()), is_oneself=name == oneself)
-        for name, host, pid, release, started_ms, shards in found
+        Replica(name, host, pid, release, started_ms, frozenset(shards or ()), name == oneself, share, report)
+        for name, host, pid, release, started_ms, shards, share, report in found
     ]
+
+
+async def set_share(connection: Connection, name: str, share: float | None) -> None:
+    """Record the largest share of all shards that a process takes; one that stops takes none."""
+    await connection.execute("UPDATE replica SET share = $2 WHERE id = $1 AND is_stopping = 0", name, share)
+
+
+async def set_report(connection: Connection, name: str, report: str) -> None:
+    """Record what a process says of itself."""
+    await connection.execute("UPDATE replica SET report = $2 WHERE id = $1", name, report)
 
 
 async def users(connection: Connection, schema: str) -> str:

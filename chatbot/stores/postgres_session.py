@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -121,6 +121,7 @@ class StoreSession:
         self._claims_from = 0.0
         self._beating: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._is_stopping = False
         self._lost: StoreError | None = None
         self._committing: Connection | None = None
         self._types: dict[str, list[str]] = {}
@@ -472,6 +473,27 @@ class StoreSession:
         """Take no shards any more. Callable in any thread."""
         if self._shards is not None:
             self._shards.limit = 0
+            self._is_stopping = True
+
+    async def limit_to(self, share: float | None) -> None:
+        """Take no more than this share of all shards, and let the others look who owns what now."""
+        if self._shards is not None and not self._is_stopping:
+            self._shards.limit = share
+            await self.look()
+
+    async def accept(self, shards: Collection[int]) -> None:
+        """Claim shards that were offered."""
+        if self._shards is not None:
+            self._shards.accept(shards)
+            self._wake.set()
+
+    async def look(self) -> None:
+        """Look now who owns what, here and in the other members."""
+        self._wake.set()
+        async with self._speaking:
+            if self._connection is not None:
+                with suppress(Exception):  # the next beat finds that the session is broken
+                    await self._announce(self._connection)
 
     async def release(self, tenures: Mapping[int, int]) -> None:
         """Give up shards in order; see `Shards.release`."""

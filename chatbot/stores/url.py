@@ -15,7 +15,9 @@ FORMS: Final = 'sqlite:///FILE, postgresql://USER@HOST/DATABASE or "memory:"'
 """The supported URL forms, for error messages."""
 
 
-def open_store(url: str, *, base_dir: Path, is_shared: bool = False, share: float | None = None) -> Store:
+def open_store(
+    url: str, *, base_dir: Path, is_shared: bool = False, share: float | None = None, asks: bool = False
+) -> Store:
     """Return the store of a URL. Nothing is read or created until it is entered with `async with`.
 
     Args:
@@ -25,11 +27,12 @@ def open_store(url: str, *, base_dir: Path, is_shared: bool = False, share: floa
         base_dir: the base of relative paths: the directory of bots.yaml.
         is_shared: on PostgreSQL, use the store together with other processes, as a `SharedStore`. A file has one user.
         share: the largest share of all shards that this process takes then, 0 to 1; None is without limit.
+        asks: offer free shards (`ShardsOffered`) before they are claimed.
 
     Raises:
         ConfigError: the URL is not supported.
     """
-    return _open(url, base_dir, is_between_runs=False, is_shared=is_shared, share=share)
+    return _open(url, base_dir, is_between_runs=False, is_shared=is_shared, share=share, asks=asks)
 
 
 def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
@@ -84,7 +87,13 @@ def is_in_memory(url: str) -> bool:
 
 
 def _open(
-    url: str, base_dir: Path, *, is_between_runs: bool, is_shared: bool = False, share: float | None = None
+    url: str,
+    base_dir: Path,
+    *,
+    is_between_runs: bool,
+    is_shared: bool = False,
+    share: float | None = None,
+    asks: bool = False,
 ) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
@@ -98,7 +107,9 @@ def _open(
         # imported here, so that bots on SQLite do not load it
         from chatbot.stores.postgres import PostgresStore
 
-        return PostgresStore(url, base_dir=base_dir, is_between_runs=is_between_runs, is_shared=is_shared, share=share)
+        return PostgresStore(
+            url, base_dir=base_dir, is_between_runs=is_between_runs, is_shared=is_shared, share=share, asks=asks
+        )
     # only the scheme is shown: the rest of an unsupported URL may contain a password
     problem = f"{scheme + ':…'!r} is not a supported store: expected {FORMS}"
     raise ConfigError(problem)

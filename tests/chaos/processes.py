@@ -153,6 +153,7 @@ class Daemon:
         loop: the event loop to run on, `asyncio` or `uvloop`; by default what `chatbot run` chooses.
         port: where its status server listens, if it has one.
         store_url: its store.
+        options: further options of `chatbot run`.
 
     Attributes:
         codes: the exit code of each process that has ended; negative is the signal that ended it.
@@ -163,6 +164,7 @@ class Daemon:
     loop: str | None = None
     port: int | None = None
     store_url: str = "sqlite:///chatbot.db"
+    options: tuple[str, ...] = ()
     codes: list[int] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
     _process: Process | None = None
@@ -251,7 +253,7 @@ class Daemon:
         """Run one process to its end; returns its exit code."""
         self._ended = anyio.Event()
         env = os.environ | ({event_loop.VARIABLE: self.loop} if self.loop else {})
-        process = await _open("run", str(self.directory / "bots.yaml"), stdout=None, env=env)
+        process = await _open("run", *self.options, str(self.directory / "bots.yaml"), stdout=None, env=env)
         self._process = process
         try:
             await self._read(process)

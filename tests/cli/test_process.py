@@ -143,6 +143,21 @@ def test_a_terminal_that_is_gone_before_the_greeting_does_not_end_the_bots(tmp_p
     assert "daemon.finished" in log
 
 
+def test_a_canary_is_refused_where_no_other_process_can_share_the_store_and_where_a_run_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy_of_the_clone(tmp_path))
+
+    assert main(["run", "--canary", "5%"]) == 78
+    assert "store: --canary needs a store on PostgreSQL" in capsys.readouterr().err
+    monkeypatch.setenv("CHATBOT_STORE", "postgresql://127.0.0.1:1/bots")
+    assert main(["run", "--canary", "5%", "--once"]) == 78
+    assert "--once ends as soon as it can; leave out one of them" in capsys.readouterr().err
+    assert main(["run", "--canary", "5"]) == 2
+    assert "'5' is not a percentage between 0% and 100%, such as 5%" in capsys.readouterr().err
+    assert not (tmp_path / ".chatbot").exists()
+
+
 def test_require_azure_refuses_the_emulator_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

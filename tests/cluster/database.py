@@ -35,12 +35,14 @@ class Session:
         hear: called with each note.
         last_at: when its last statement came.
         limit: the largest share of the shards that the replica takes.
+        report: what it says of itself.
     """
 
     name: str
     hear: Callable[[str], None]
     last_at: float
     limit: float | None = None
+    report: str = ""
     locks: set[int] = field(default_factory=set)
 
 
@@ -78,9 +80,9 @@ class Database:
 
     # ── sessions and locks ────────────────────────────────────────────────────────────────────────────────────────
 
-    def connect(self, name: str, hear: Callable[[str], None], limit: float | None = None) -> Session:
+    def connect(self, name: str, hear: Callable[[str], None], limit: float | None = None, report: str = "") -> Session:
         """Begin a session."""
-        session = Session(name, hear, self.now(), limit)
+        session = Session(name, hear, self.now(), limit, report)
         self.sessions.append(session)
         return session
 

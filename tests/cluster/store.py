@@ -79,6 +79,7 @@ class ModelStore(SqlStore):
         self._held_seconds = held_seconds
         self._last = LastHolder()
         self._session: Session | None = None
+        self._report = ""
         self._deadline = -math.inf
         self._epochs: dict[int, int] = {}
         self._wanted: set[int] = set()
@@ -156,6 +157,22 @@ class ModelStore(SqlStore):
             del self._epochs[shard]
         self._wanted.difference_update(shards)
 
+    async def accept(self, shards: Collection[int]) -> None:
+        """See `SharedStore.accept`: here, nothing is offered."""
+
+    async def limit_to(self, share: float | None) -> None:
+        """See `SharedStore.limit_to`."""
+        await self._enter()
+        self.limit = share
+        if self._session is not None:
+            self._session.limit = share
+
+    async def publish(self, report: str) -> None:
+        """See `SharedStore.publish`."""
+        await self._enter()
+        if self._session is not None:
+            self._session.report = self._report = report
+
     async def tell(self, notes: Sequence[str]) -> None:
         """See `SharedStore.tell`."""
         await self._enter()
@@ -165,7 +182,17 @@ class ModelStore(SqlStore):
         """See `SharedStore.replicas`."""
         await self._enter()
         return [
-            Replica(one.name, "model", 1, "1", int(one.last_at * 1000), frozenset(one.locks), one is self._session)
+            Replica(
+                one.name,
+                "model",
+                1,
+                "1",
+                int(one.last_at * 1000),
+                frozenset(one.locks),
+                one is self._session,
+                one.limit,
+                one.report,
+            )
             for one in self._database.sessions
         ]
 
@@ -191,7 +218,7 @@ class ModelStore(SqlStore):
         await self._enter()
         session = self._session
         if session is None:
-            self._reconnect(self._database.connect(self.name, self._notes.put, self.limit))
+            self._reconnect(self._database.connect(self.name, self._notes.put, self.limit, self._report))
             self._deadline = sent_at + self._held_seconds
             return
         self._database.check(session)

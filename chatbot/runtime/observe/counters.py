@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chatbot.bot.monitoring import DoubleHealed, EventDeadLettered, EventHandled, EventNoticed, HandlerSlow, Observation
+from chatbot.cluster.canary import Counted
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the histogram buckets, in seconds; a further bucket has no bound."""
@@ -49,6 +50,11 @@ class Stopwatch:
         """Add a duration; a negative one counts as 0 s."""
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self._total += max(0.0, seconds)
+
+    @property
+    def count(self) -> int:
+        """Number of durations so far."""
+        return sum(self._counts)
 
     def read(self) -> Distribution:
         """Return the histogram so far."""
@@ -137,6 +143,12 @@ class BotCounters:
                 self._dead_lettered += 1
             case DoubleHealed():
                 self._healed += 1
+
+    @property
+    def events(self) -> Counted:
+        """Events that were handled, and those of them that became dead letters. A retried event counts once."""
+        handled = sum(watch.count for (_, outcome), watch in self._handlers.items() if outcome == "succeeded")
+        return Counted(handled + self._dead_lettered, self._dead_lettered)
 
     def count_call(self, operation: str, outcome: str, seconds: float) -> None:
         """Count a service call."""

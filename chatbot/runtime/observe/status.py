@@ -15,9 +15,19 @@ import anyio
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
+from chatbot.bot.degraded import (
+    CANARY_ALONE,
+    CANARY_FAILED,
+    RELOAD_REFUSED,
+    SETTINGS_POSTPONED,
+    SHARDS_REFUSED,
+    Degraded,
+    DegradedReasons,
+)
 from chatbot.bot.monitoring import STALLED_SECONDS
 from chatbot.bot.status import BotStatus, report, stalled
+from chatbot.cluster.admission import Admission
+from chatbot.cluster.canary import Counted
 from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
@@ -96,6 +106,25 @@ class ServedBot:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A process that takes a small share of the threads, to try code out.
+
+    Args:
+        share: The largest share, 0 to 1.
+        shards: Number of shards it owns.
+        has_handed_back: Its handlers failed more often than those of the others, and it has given its threads back.
+        own: Events of the last minutes in this process.
+        others: Those in the processes that take threads without a limit.
+    """
+
+    share: float
+    shards: int
+    has_handed_back: bool
+    own: Counted
+    others: Counted
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Status of the process.
 
@@ -108,6 +137,7 @@ class Status:
         reloaded: Result of the last reload; None if there was none.
         degraded: Reasons why the process as a whole is degraded; each bot has its own.
         sharing: The processes that share the store; None if one process has it alone.
+        canary: What a canary has found out; None if the process is none.
     """
 
     version: str
@@ -123,6 +153,7 @@ class Status:
     reloaded: Reloaded | None = None
     degraded: tuple[Degraded, ...] = ()
     sharing: SharingStatus | None = None
+    canary: Canary | None = None
 
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
@@ -151,6 +182,7 @@ class StatusMonitor:
         is_draining: The process is about to stop.
         ended: Returns the names of the bots that have ended unexpectedly and will not restart.
         sharing: Measures the use of a shared store; None if one process has it alone.
+        admission: Decides which threads the process takes; None where the store is not shared.
     """
 
     def __init__(
@@ -164,6 +196,8 @@ class StatusMonitor:
         self._unheld_at = -inf
         self.degraded = DegradedReasons()
         self.degraded.add_source(self._of_reload)
+        self.degraded.add_source(self._of_admission)
+        self.admission: Admission | None = None
         self._bots = bots
         self._counters = counters
         self._store = store
@@ -239,6 +273,9 @@ class StatusMonitor:
             expires = self._counters[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.context.ongoing.current.values():
                 reasons.append(f"{bot.name} has no valid token")
+        if (admission := self.admission) is not None and not admission.owned:
+            # A process that takes no threads must not let a rollout end those that do.
+            reasons += [f"it takes no threads: {one.detail}" for one in self._of_admission(anyio.current_time())]
         if isinstance(self._store, OwnedStore) and not self._store.is_held:
             # A trial would wait until the server is back.
             return (*reasons, "the store cannot be written: the session with its server is broken")
@@ -271,6 +308,7 @@ class StatusMonitor:
             reloaded=self.last_reload.reloaded,
             degraded=self.degraded.current(now),
             sharing=self.sharing.read() if self.sharing else None,
+            canary=self._canary(),
         )
 
     def log_degraded(self) -> None:
@@ -301,6 +339,32 @@ class StatusMonitor:
         if last.postponed:
             detail = f"only a restart applies {', '.join(last.postponed)}"
             yield Degraded(SETTINGS_POSTPONED, detail, seconds)
+
+    def _of_admission(self, now: float) -> Iterator[Degraded]:
+        """Yield degraded reasons for threads that this process does not take."""
+        admission = self.admission
+        if admission is None:
+            return
+        if admission.verdict is not None:
+            detail = f"{admission.verdict}: its threads go back to them; correct the code, and start the canary again"
+            yield Degraded(CANARY_FAILED, detail, max(0.0, now - admission.verdict_at))
+        if admission.is_alone:
+            detail = "no other process serves the rest of the threads; start one without --canary"
+            yield Degraded(CANARY_ALONE, detail, 0.0)
+        if admission.refused:
+            detail = (
+                f"other processes keep what the code of this one cannot continue ({admission.refused[0]}); wait until "
+                "it has ended, restore the code, or stop the processes with the old code"
+            )
+            yield Degraded(SHARDS_REFUSED, detail, max(0.0, now - admission.refused_since))
+
+    def _canary(self) -> Canary | None:
+        admission = self.admission
+        if admission is None or admission.canary_share is None:
+            return None
+        own, others = admission.comparison.totals()
+        has_handed_back = admission.verdict is not None
+        return Canary(admission.canary_share, len(admission.owned), has_handed_back, own, others)
 
     async def _dead_letters(self, bot: Bot) -> int | None:
         try:
@@ -334,6 +398,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "is_degraded": status.is_degraded,
         "degraded": _reasons_as_json(status.degraded),
         "last_reload": _reload_as_json(status),
+        "canary": _canary_as_json(status.canary),
         "tasks": status.tasks,
         "memory_bytes": status.memory,
         "sharing": None if status.sharing is None else sharing_as_json(status.sharing),
@@ -354,6 +419,18 @@ def _reload_as_json(status: Status) -> dict[str, Any] | None:
         "is_refused": one.is_refused,
         "advice": one.advice,
         "postponed": list(one.postponed),
+    }
+
+
+def _canary_as_json(canary: Canary | None) -> dict[str, Any] | None:
+    if canary is None:
+        return None
+    return {
+        "share": canary.share,
+        "shards": canary.shards,
+        "has_handed_back": canary.has_handed_back,
+        "events": {"handled": canary.own.handled, "failed": canary.own.failed},
+        "events_of_others": {"handled": canary.others.handled, "failed": canary.others.failed},
     }
 
 

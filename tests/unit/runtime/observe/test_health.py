@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.bot.degraded import LASTING_SECONDS
 from chatbot.cli.status_report import exit_code
+from chatbot.cluster.admission import Admission
+from chatbot.cluster.canary import CanaryVerdict, Counted
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.runtime import status_pages as pages_module
@@ -25,6 +27,9 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.status_pages import pages
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
 from chatbot.stores import MemoryStore
+from tests.cluster.database import Database
+from tests.cluster.gate import Gate
+from tests.cluster.store import ModelStore
 from tests.support.assembled import Assembled, assembled
 
 DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "monitor.md"
@@ -170,6 +175,29 @@ async def reload_refused(site: Site) -> None:
     site.status_monitor.last_reload.record(is_refused=True)
 
 
+def admission(owned: frozenset[int] = frozenset()) -> Admission:
+    async def problems(_shards: frozenset[int]) -> list[str]:
+        return []
+
+    store = ModelStore(Database(anyio.current_time), "one", Gate(anyio.current_time))
+    return Admission(store, 0.05, problems=problems, counts=dict, owned=lambda: owned)
+
+
+async def canary_failed(site: Site) -> None:
+    site.status_monitor.admission = one = admission()
+    one.verdict = CanaryVerdict("echo", Counted(20, 19), Counted(400, 0))
+
+
+async def canary_alone(site: Site) -> None:
+    site.status_monitor.admission = one = admission(frozenset({7}))
+    one.is_alone = True
+
+
+async def shards_refused(site: Site) -> None:
+    site.status_monitor.admission = one = admission()
+    one.refused = ("bot echo: 1 dialog is held by order, which is gone",)
+
+
 ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
     "a bot has ended and will not be restarted": (ended, 503, 503, set()),
     "a thread or the list of threads that is due was not polled for 5 minutes": (lane_not_begun, 503, 200, set()),
@@ -195,6 +223,9 @@ ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
     "a handler did not end after it was canceled": (abandoned, 200, 200, {"handler_abandoned"}),
     "settings of a reload wait for a restart": (postponed, 200, 200, {"settings_postponed"}),
     "a reload was refused": (reload_refused, 200, 200, {"reload_refused"}),
+    "a canary's handlers fail more often than those of the others": (canary_failed, 200, 503, {"canary_failed"}),
+    "a canary has no process beside it": (canary_alone, 200, 200, {"canary_alone"}),
+    "the code cannot continue open dialogs that other processes can": (shards_refused, 200, 503, {"shards_refused"}),
 }
 
 
