@@ -148,6 +148,7 @@ class Playground:
         self.people: dict[str, str] = {}
         self._sessions: set[PageSession] = set()
         self._ends: list[Callable[[], None]] = []
+        self._told: dict[str, dict[str, str]] | None = None
         self._loading = anyio.Lock()
         self._tasks: TaskGroup | None = None
 
@@ -229,7 +230,7 @@ class Playground:
     async def hello(self) -> Json:
         """Return what every page shows: people, bots, clock, faults and quirks."""
         status = await self.service.control("GET", "status")
-        bots = self.bot_users()
+        bots = self._told = self.bot_users()
         users = dict(self.people)
         for view in self.views.threads.values():
             for user in view.members:
@@ -305,6 +306,11 @@ class Playground:
             session.show_everything()
 
     def _story_changed(self, story: Json) -> None:
+        # A page that came before the bots, or before a reload, knows others than those that act now.
+        if self._told is not None and self.bot_users() != self._told:
+            self._told = None
+            assert self._tasks is not None
+            self._tasks.start_soon(self.tell_all)
         for session in self._sessions:
             session.note_story(story)
 

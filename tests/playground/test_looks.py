@@ -197,6 +197,26 @@ def test_long_threads_scroll_without_rendering_everything(daemon: Daemon, browse
         said(page, "line 0").wait_for()
         picture(page, "many")
         assert page.locator("[data-row]").count() < 100
+        page.evaluate("document.querySelector('.virtual').scrollTop = 100_000")
+        until(page, f"{TOP_ROW.strip()} !== null")
+        page.wait_for_timeout(200)  # rows are placed by their heights once they are drawn
+        place = page.evaluate(TOP_ROW)
+        daemon.kill()
+        page.get_by_text("Connecting again").wait_for()
+        daemon.start()
+        page.get_by_text("Connecting again").wait_for(state="detached")
+        page.get_by_role("button", name=re.compile("^Ann and the bots")).wait_for()
+        page.wait_for_timeout(500)  # all messages come again, and must not move what is read
+        assert page.evaluate(TOP_ROW) == place
+
+
+TOP_ROW = """
+(() => {
+    const top = document.querySelector(".virtual").getBoundingClientRect().top;
+    const rows = [...document.querySelectorAll("[data-row]")];
+    return rows.find((row) => row.getBoundingClientRect().bottom > top)?.dataset.row ?? null;
+})()
+"""
 
 
 def frame_times(page: Any, step: int) -> dict[str, float]:

@@ -171,7 +171,9 @@ class App {
     const { state } = this;
     if (!isAgain) closeFork(this);
     if (!isAgain) this.set({ order: [], returned: null, pane: id ? "conversation" : "threads" });
-    this.set({ thread: id, message, cursor: message, messages: new Map(), stories: new Map(), isLoaded: false });
+    // Opened again, the thread is shown as it was until the news come: a list that shrinks would lose its place.
+    if (!isAgain) this.set({ cursor: message, messages: new Map() });
+    this.set({ thread: id, message, stories: new Map(), isLoaded: false });
     this.remember();
     if (!id) return;
     const opened = await this.ask("open", { thread: id });

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -220,6 +220,60 @@ async def test_the_clock_goes_forward_only(seconds: Any) -> None:
     async with opened(Emulator(), notebook) as (page,):
         assert "error" in await page.ask("advance", seconds=seconds)
     assert notebook.offset == 0
+
+
+class Starting:
+    """Bots of a process that is starting, and their stories."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, str]] = []
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+
+    def bots(self) -> list[dict[str, str]]:
+        """Return those that have started."""
+        return self.started
+
+    def lanes(self) -> list[dict[str, Any]]:
+        """Return none."""
+        return []
+
+    def source(self, name: str) -> dict[str, Any]:
+        """Return none."""
+        return {"place": name}
+
+    async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return nothing."""
+        return {"question": question}
+
+    async def restart(self) -> None:
+        """Go on starting."""
+
+    def shift_clock(self, offset: float) -> None:
+        """Keep the clock."""
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return no stories: they are told to pages that are open."""
+        return []
+
+    def listen(self, listener: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Tell each story."""
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+
+async def test_a_page_that_came_before_the_bots_learns_of_them_from_their_first_story() -> None:
+    emulator, starting = Emulator(), Starting()
+    playground = Playground(emulator, bots=starting, stories=starting, notes=Notebook().notes(), quirks=[])
+    page = Page()
+    async with playground, anyio.create_task_group() as tasks:
+        tasks.start_soon(playground.serve, page.receive, page.send)
+        assert (await page.push("hello"))["bots"] == []
+        starting.started.append({"name": "echo", "user": emulator.create_user(), "display_name": "Echo"})
+        for listener in starting.listeners:
+            listener({"id": 1, "thread": None})
+        assert (await page.push("hello", lambda frame: bool(frame["bots"])))["bots"] == starting.started
+        page.frames.close()
+    page.frames_read.close()
 
 
 async def test_the_clock_of_the_service_goes_forward_and_is_remembered() -> None:
