@@ -68,7 +68,7 @@ def others(answer: Mapping[str, Any], done: str) -> Iterator[str]:
     """
     replies = answer.get("replicas", ())
     if succeeded := [_place(reply) for reply in replies if reply["outcome"] == "done"]:
-        yield f"{done}: {', '.join(succeeded)}"
+        yield f"{done}: {'; '.join(succeeded)}"
     for reply in replies:
         if reply["outcome"] != "done":
             yield f"{_place(reply)} {_OUTCOMES.get(reply['outcome'], _NO_ANSWER)}"

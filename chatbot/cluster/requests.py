@@ -16,8 +16,8 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from chatbot.cluster.notes import Answered, Asked, encode
-from chatbot.errors import ChatbotError, StoreError
+from chatbot.cluster.notes import MAX_BYTES, Answered, Asked, encode
+from chatbot.errors import ChatbotError, StateError, StoreError
 from chatbot.stores.base import Replica, SharedStore
 
 AGAIN_SECONDS: Final = 2.0
@@ -89,6 +89,7 @@ class Requests:
             seconds: how long to wait for the answers.
 
         Raises:
+            StateError: the subject is too long.
             StoreError: it is not known who the others are.
         """
         present = await self._store.replicas()
@@ -97,6 +98,9 @@ class Requests:
             return []
         oneself = next((replica.name for replica in present if replica.is_oneself), "")
         asked = Asked(secrets.token_hex(6), oneself, what, subject, tuple(options))
+        if any(len(text) > MAX_BYTES for text in encode(asked)):
+            message = "a name or an id is too long to tell it to the other processes that share the store"
+            raise StateError(message)
         answers = self._open[asked.id] = {}
         try:
             with anyio.move_on_after(seconds):

@@ -18,7 +18,7 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.cluster.notes import LettersChanged, encode
 from chatbot.cluster.requests import Answerer, ReplicaAnswer, Requests
-from chatbot.errors import ChatbotError, StateError, StoreError, UnknownName
+from chatbot.errors import ChatbotError, StateError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime import replicas
@@ -422,14 +422,14 @@ class AdminApi:
 
     async def _erase_from_memory(self, person: UserId) -> tuple[bool, list[ReplicaAnswer]]:
         """Erase a person from the memory of this process and of the others, at the same time."""
-        is_complete, replies, problem = True, list[ReplicaAnswer](), list[StoreError]()
+        is_complete, replies, problem = True, list[ReplicaAnswer](), list[ChatbotError]()
 
         async def ask() -> None:
             try:
                 replies.extend(
                     await replicas.ask_others(self._requests, replicas.ERASE, person, seconds=replicas.ANSWER_SECONDS)
                 )
-            except StoreError as error:  # raised below: a group would wrap it
+            except ChatbotError as error:  # raised below: a group would wrap it
                 problem.append(error)
 
         async with anyio.create_task_group() as group:

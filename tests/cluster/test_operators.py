@@ -458,6 +458,13 @@ async def test_a_replica_alone_asks_nobody_and_one_without_a_database_says_so() 
             await one.member.requests.ask(ERASE, "8:acs:ann", seconds=60)
 
 
+async def test_an_id_that_no_note_can_carry_is_refused_before_anything_is_erased() -> None:
+    async with OperatedCluster(echo) as cluster:
+        one, _ = await cluster.two()
+        with pytest.raises(StateError, match="too long"):
+            await one.command("state forget", user="8:acs:" + "x" * 8000)
+
+
 async def test_answers_to_requests_that_nobody_has_made_are_ignored() -> None:
     async with OperatedCluster(echo) as cluster:
         one, _ = await cluster.two()

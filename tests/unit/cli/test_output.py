@@ -1,4 +1,4 @@
-from chatbot.cli.output import MAX_CELL_WIDTH, table
+from chatbot.cli.output import MAX_CELL_WIDTH, have_all_done, others, table
 from chatbot.config.source_location import cells
 
 
@@ -20,3 +20,20 @@ def test_a_long_cell_ends_in_an_ellipsis() -> None:
 
         assert cell.endswith("…")
         assert MAX_CELL_WIDTH - 1 <= cells(cell) <= MAX_CELL_WIDTH
+
+
+def test_of_other_processes_those_that_have_done_it_share_a_line_and_each_other_one_has_its_own() -> None:
+    there = {"name": "x", "host": "one", "version": "1", "pid": 7}
+    outcomes = ("done", "refused", "busy", "unknown", None, "done")
+    answer = {"replicas": [{**there, "pid": pid, "outcome": outcome} for pid, outcome in enumerate(outcomes)]}
+
+    assert list(others(answer, "Reloaded, too")) == [
+        "Reloaded, too: one, pid 0; one, pid 5",
+        "one, pid 1 has refused: see its log",
+        "one, pid 2 has a handler that still runs",
+        "one, pid 3 does not know the request: run all in the same version",
+        "one, pid 4 has not answered: it may be busy, disconnected, or just ended",
+    ]
+    assert not have_all_done(answer)
+    assert have_all_done({"replicas": [{**there, "outcome": "done"}]})
+    assert have_all_done({})
