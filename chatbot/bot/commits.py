@@ -233,7 +233,8 @@ class WriteBehind:
     async def write(self) -> None:
         """Store all scheduled writes; those that the store refuses stay scheduled."""
         async with self._lock:
-            self._requested = anyio.Event()
+            if self._requested.is_set():  # otherwise `run` waits for this one, if another task has called this
+                self._requested = anyio.Event()
             scheduled, self._waiting = frozenset(self._waiting), {}
             taken = {commits: commits.take_deferred() for commits in scheduled}
             self._writing = scheduled

@@ -102,6 +102,20 @@ async def test_a_shard_is_given_up_although_the_database_is_away_when_its_handle
         await answered(cluster, threads, "slow", "then")
 
 
+async def test_what_was_sent_is_stored_soon_also_after_shards_were_given_up() -> None:
+    async with Cluster(echo) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        await cluster.join()
+        await cluster.balanced()
+        thread = cluster.thread_of(one, "Ann")
+        cluster.say(thread, "Ann", "hi")
+        await answered(cluster, [thread], "hi")
+        await anyio.sleep(3)
+
+        assert cluster.database.pending() == []
+
+
 async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> float:
     """Wait until the bot has answered with exactly these texts in each of these threads."""
     return await cluster.until(lambda: all(replies == [*texts] for replies in cluster.all_replies(threads).values()))
