@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 from anyio.abc import TaskStatus
@@ -27,7 +27,7 @@ from chatbot.bot import Bot, BotSettings
 from chatbot.bot.monitoring import DoubleHealed, Observation, Observer
 from chatbot.cluster.member import ClusterMember
 from chatbot.dispatch import BotInfo, Dispatcher
-from chatbot.emulator import Emulator
+from chatbot.emulator import Emulator, World
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
@@ -38,9 +38,12 @@ from chatbot.stores.records import BotRecord
 from chatbot.stores.shards import shard_of, shard_of_bot
 from chatbot.stores.writes import SaveBot
 from chatbot.testing.outcomes import ends_the_test
-from tests.cluster.database import Database, Rules
+from tests.cluster.database import Database, Rules, Witness
 from tests.cluster.gate import Gate, GatedTransport
 from tests.cluster.store import ModelStore
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 BEGUN: Final = 1_700_000_000.0
 """The wall time at which a cluster begins, epoch seconds."""
@@ -155,6 +158,7 @@ class Replica:
                 on_failure=cluster.failed,
                 observer=cluster.observer(self.name),
                 ownership=self.member,
+                log=cluster.log,
             )
             self._bots.append(bot)
             async with anyio.create_task_group() as group:
@@ -187,12 +191,15 @@ class Cluster:
         plugins: makes the plugins of each replica.
         settings: of the bot.
         rules: what the database checks.
+        witness: sees what happens in the database.
+        seed: of the service's ids; None for random ones.
         raises_failures: a failure of a handler fails the test.
 
     Attributes:
         replica_type: the class of its replicas.
         replicas: all that have ever joined, in order.
         failures: failures of handlers.
+        log: what the bots log to; None for the default.
         healed: how many doubles each replica has healed.
     """
 
@@ -204,14 +211,17 @@ class Cluster:
         *,
         settings: BotSettings | None = None,
         rules: Rules | None = None,
+        witness: Witness | None = None,
+        seed: int | None = None,
         raises_failures: bool = True,
     ) -> None:
         begun = anyio.current_time()
         self.clock: Callable[[], float] = lambda: BEGUN + anyio.current_time() - begun
         self.plugins = plugins
         self.settings = settings or BotSettings(cadence=CADENCE)
-        self.emulator = Emulator(clock=self.clock)
-        self.database = Database(anyio.current_time, rules)
+        self.emulator = Emulator(World(seed=seed), clock=self.clock)
+        self.database = Database(anyio.current_time, rules, witness)
+        self.log: FilteringBoundLogger | None = None
         self.replicas: list[Replica] = []
         self.failures: list[tuple[Event | None, Exception]] = []
         self.healed: Counter[str] = Counter()
@@ -248,9 +258,13 @@ class Cluster:
         """Start another replica."""
         replica = self.replica_type(self, f"r{len(self.replicas) + 1}", skew=skew, limit=limit)
         self.replicas.append(replica)
+        self.prepare(replica)
         await self._group.start(replica.run)
         self._bot = replica.bot.user
         return replica
+
+    def prepare(self, replica: Replica) -> None:
+        """Change a replica before it starts; for those who extend this class."""
 
     def observer(self, replica: str) -> Observer:
         """Return what counts the doubles that a replica heals."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -19,6 +19,7 @@ from chatbot.errors import NotOwner, StoreError
 from chatbot.stores.schema import migrate
 from chatbot.stores.shards import ALL_SHARDS
 from chatbot.stores.sql import Plan, Statement, execute, run
+from chatbot.stores.writes import Write
 
 T = TypeVar("T")
 
@@ -55,17 +56,41 @@ class Rules:
     ends_silent_sessions: bool = True
 
 
+class Witness(Protocol):
+    """Sees what happens on the server."""
+
+    def moved(self, what: str, name: str, shards: Collection[int]) -> None:
+        """See that a replica claims, retakes or releases shards, or that its session ends with them."""
+        ...
+
+    def committed(self, name: str, writes: Sequence[Write], connection: sqlite3.Connection) -> None:
+        """See a transaction of a replica, at its end."""
+        ...
+
+
+class Nobody(Witness):
+    """Sees nothing."""
+
+    def moved(self, what: str, name: str, shards: Collection[int]) -> None:
+        pass
+
+    def committed(self, name: str, writes: Sequence[Write], connection: sqlite3.Connection) -> None:
+        pass
+
+
 class Database:
     """One server, which all replicas of a test share.
 
     Args:
         now: its clock, in seconds.
         rules: what it checks.
+        witness: sees what happens.
     """
 
-    def __init__(self, now: Callable[[], float], rules: Rules | None = None) -> None:
+    def __init__(self, now: Callable[[], float], rules: Rules | None = None, witness: Witness | None = None) -> None:
         self.now = now
         self.rules = rules or Rules()
+        self.witness: Witness = witness or Nobody()
         self.loses_notes = False
         self.sessions: list[Session] = []
         self.named_locks: dict[str, anyio.Lock] = {}
@@ -90,6 +115,7 @@ class Database:
         """End a session, as when its connection breaks: its locks are free at once."""
         if session in self.sessions:
             self.sessions.remove(session)
+            self.witness.moved("ends with", session.name, session.locks)
 
     def check(self, session: Session) -> None:
         """Note a statement of a session.
@@ -98,7 +124,8 @@ class Database:
             StoreError: the server has ended it.
         """
         if self.rules.ends_silent_sessions:
-            self.sessions = [other for other in self.sessions if self.now() - other.last_at < TTL]
+            for silent in [other for other in self.sessions if self.now() - other.last_at >= TTL]:
+                self.end(silent)
         if session not in self.sessions:
             msg = f"the session of {session.name} was ended"
             raise StoreError(msg)
@@ -120,6 +147,7 @@ class Database:
             self._connection.execute(
                 "UPDATE shard SET epoch = ?, owner = ? WHERE id = ?", (gained[shard][0], session.name, shard)
             )
+        self.witness.moved("claims", session.name, gained)
         return gained
 
     def reclaim(self, session: Session, epochs: Mapping[int, int]) -> set[int]:
@@ -128,6 +156,7 @@ class Database:
         taken = self.owners()
         kept = {shard for shard, epoch in epochs.items() if shard not in taken and self._row(shard)[0] == epoch}
         session.locks |= kept
+        self.witness.moved("retakes", session.name, kept)
         return kept
 
     def release(self, session: Session, shards: Collection[int]) -> None:
@@ -136,6 +165,7 @@ class Database:
         for shard in shards:
             self._connection.execute("UPDATE shard SET owner = '' WHERE id = ? AND owner = ?", (shard, session.name))
         session.locks -= set(shards)
+        self.witness.moved("releases", session.name, shards)
 
     def _row(self, shard: int) -> tuple[int, str]:
         epoch, owner = self._connection.execute("SELECT epoch, owner FROM shard WHERE id = ?", (shard,)).fetchone()
@@ -147,8 +177,23 @@ class Database:
         """Run a plan that only reads."""
         return run(self._connection, plan)
 
-    def write(self, work: Callable[[sqlite3.Connection], T], epochs: Mapping[int, int], notes: Sequence[str]) -> T:
+    def write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        epochs: Mapping[int, int],
+        notes: Sequence[str] = (),
+        *,
+        by: str = "",
+        writes: Sequence[Write] = (),
+    ) -> T:
         """Run a transaction, and send notes once it is durable.
+
+        Args:
+            work: executes the statements.
+            epochs: the shards they belong to, and the epochs under which the replica owns them.
+            notes: for all sessions.
+            by: the name of the replica.
+            writes: what the statements say.
 
         Raises:
             NotOwner: one of these shards has another epoch.
@@ -160,12 +205,21 @@ class Database:
                     msg = f"another process owns shard {shard}"
                     raise NotOwner(msg)
             result = work(self._connection)
+            self.witness.committed(by, writes, self._connection)
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
         self.notify(notes)
         return result
+
+    def pending(self) -> list[tuple[str, str]]:
+        """Return the threads and keys of all actions that are not settled."""
+        return self._connection.execute("SELECT thread, key FROM outbox WHERE status = 'pending'").fetchall()
+
+    def is_journalled(self, key: str) -> bool:
+        """Return whether there is an action with this key, settled or not."""
+        return self._connection.execute("SELECT 1 FROM outbox WHERE key = ?", (key,)).fetchone() is not None
 
     def notify(self, notes: Sequence[str]) -> None:
         """Send notes to all sessions."""

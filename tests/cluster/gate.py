@@ -27,6 +27,8 @@ class Gate:
         is_cut_from_database, is_cut_from_service: requests are refused.
         on_request: called with each request to the service after the replica was allowed to send it: here a pause falls
             between the check and the send.
+        on_answer: called with each request that the service has answered, and the answer.
+        delay: returns the seconds that each crossing takes; None without any.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -37,6 +39,8 @@ class Gate:
         self.is_cut_from_database = False
         self.is_cut_from_service = False
         self.on_request: Callable[[HttpRequest], None] = lambda _request: None
+        self.on_answer: Callable[[HttpRequest, AsyncHttpResponse], None] = lambda _request, _answer: None
+        self.delay: Callable[[], float] | None = None
 
     def now(self) -> float:
         """The replica's monotonic clock."""
@@ -63,6 +67,8 @@ class Gate:
 
     async def passing(self) -> None:
         """Wait until the gate is open; a dead replica gets no further, and is being canceled."""
+        if self.delay is not None:
+            await anyio.sleep(self.delay())
         while self.is_closed:
             await self._is_open.wait()
         if self.is_dead:
@@ -83,5 +89,6 @@ class GatedTransport(AsgiTransport):
         if self._gate.is_cut_from_service:
             raise ServiceRequestError("the service cannot be reached")
         response = await super().send(request, **options)
+        self._gate.on_answer(request, response)
         await self._gate.passing()
         return response

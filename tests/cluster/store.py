@@ -81,6 +81,7 @@ class ModelStore(SqlStore):
         self._session: Session | None = None
         self._report = ""
         self._deadline = -math.inf
+        self._losses = 0
         self._epochs: dict[int, int] = {}
         self._wanted: set[int] = set()
         self._changes: Queue[ShardChange] = Queue()
@@ -125,7 +126,7 @@ class ModelStore(SqlStore):
     @property
     def is_held(self) -> bool:
         """See `OwnedStore.is_held`."""
-        return self._gate.now() < self._deadline
+        return self._gate.now() < self._deadline and not self._losses
 
     async def lost(self) -> StoreError:
         """See `OwnedStore.lost`: a shared store is never lost for good."""
@@ -136,6 +137,8 @@ class ModelStore(SqlStore):
         """See `SharedStore.next_change`."""
         change = await self._changes.get()
         await self._gate.passing()
+        if isinstance(change, ShardsLost):
+            self._losses -= 1
         return change
 
     async def next_note(self) -> str:
@@ -146,16 +149,17 @@ class ModelStore(SqlStore):
 
     async def release(self, shards: Collection[int]) -> None:
         """See `SharedStore.release`."""
+        tenures = {shard: self._epochs[shard] for shard in shards if shard in self._epochs}
         await self._enter()
         session = self._session
         if session is None:
             msg = "there is no session"
             raise StoreError(msg)
-        held = [shard for shard in shards if shard in self._epochs]
+        held = [shard for shard, epoch in tenures.items() if self._epochs.get(shard) == epoch]
         self._database.release(session, held)
         for shard in held:
             del self._epochs[shard]
-        self._wanted.difference_update(shards)
+        self._wanted.difference_update(held)
 
     async def accept(self, shards: Collection[int]) -> None:
         """See `SharedStore.accept`: here, nothing is offered."""
@@ -210,7 +214,7 @@ class ModelStore(SqlStore):
             except StoreError:
                 if self._session is not None:
                     self._database.end(self._session)  # a server hears of a broken connection, too
-                self._session = None
+                self._session, self._deadline = None, -math.inf
             await anyio.sleep(BEAT_SECONDS)
 
     async def _beat(self) -> None:
@@ -234,6 +238,7 @@ class ModelStore(SqlStore):
         self._wanted &= kept
         self._session = session
         if lost:
+            self._losses += 1
             self._changes.put(ShardsLost(frozenset(lost)))
         self._changes.put(ShardsGained(frozenset()))
 
@@ -262,20 +267,21 @@ class ModelStore(SqlStore):
         self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
     ) -> None:
         """See `Store.commit`."""
-        await self._enter()
         commands = statements(bot, writes)
         if set(shards) - self._epochs.keys():
             msg = "another process owns a shard of this commit"
             raise NotOwner(msg)
+        # Now, not when the server is reached: the shards may be lost until then, and gained again.
         epochs = {shard: self._epochs[shard] for shard in shards}
-        self._database.write(executing(commands), epochs, notes)
+        await self._enter()
+        self._database.write(executing(commands), epochs, notes, by=self.name, writes=writes)
         await self._gate.passing()
 
     async def forget(self, user: UserId) -> int:
         """See `Store.forget`."""
         await self._enter()
         erasing = queries.forget(UserId(codec.text(user, "user")))
-        return self._database.write(lambda connection: run(connection, erasing), {}, ())
+        return self._database.write(lambda connection: run(connection, erasing), {}, by=self.name)
 
     async def _read(self, plan: Plan[T], *, is_single: bool = True) -> T:
         await self._enter()
