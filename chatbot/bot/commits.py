@@ -235,9 +235,9 @@ class WriteBehind:
         async with self._lock:
             if self._requested.is_set():  # otherwise `run` waits for this one, if another task has called this
                 self._requested = anyio.Event()
-            scheduled, self._waiting = frozenset(self._waiting), {}
+            scheduled, self._waiting = self._waiting, {}
             taken = {commits: commits.take_deferred() for commits in scheduled}
-            self._writing = scheduled
+            self._writing = frozenset(scheduled)
             try:
                 await self._write(taken)
             finally:
