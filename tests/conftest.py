@@ -75,7 +75,8 @@ def no_blocking() -> Iterator[None]:
             if name.startswith("sqlite3."):
                 function.can_block_in("chatbot/stores/memory.py", {"__aenter__", "_transact", "_read", "_database"})
                 function.can_block_in(
-                    "tests/cluster/database.py", {"__init__", "claim", "release", "_row", "read", "write"}
+                    "tests/cluster/database.py",
+                    {"__init__", "claim", "release", "_row", "read", "write", "pending", "is_journalled"},
                 )
         yield
 

@@ -337,12 +337,18 @@ class Cluster:
         """Return the bot's replies in these threads."""
         return {thread: self.replies(thread) for thread in threads}
 
-    async def until(self, is_done: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> float:
-        """Wait until something is true; return how long it took. Fails after so many seconds of virtual time."""
+    async def until(
+        self, is_done: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS, step: float = 0.05
+    ) -> float:
+        """Wait until something is true, looking every `step` seconds; return how long it took.
+
+        Raises:
+            TimeoutError: it is not true after so many seconds of virtual time.
+        """
         begun = anyio.current_time()
         with anyio.fail_after(seconds):
             while not is_done():  # noqa: ASYNC110 what is waited for sets no event
-                await anyio.sleep(0.05)
+                await anyio.sleep(step)
         return anyio.current_time() - begun
 
     async def balanced(self) -> float:

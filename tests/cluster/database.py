@@ -167,6 +167,10 @@ class Database:
         session.locks -= set(shards)
         self.witness.moved("releases", session.name, shards)
 
+    def epoch(self, shard: int) -> int:
+        """Return the epoch of a shard."""
+        return self._row(shard)[0]
+
     def _row(self, shard: int) -> tuple[int, str]:
         epoch, owner = self._connection.execute("SELECT epoch, owner FROM shard WHERE id = ?", (shard,)).fetchone()
         return int(epoch), str(owner)

@@ -25,6 +25,7 @@ class Gate:
     Attributes:
         is_dead: the replica was killed; nothing passes any more.
         is_cut_from_database, is_cut_from_service: requests are refused.
+        is_silent: what is asked of the database while it is cut off fails only after a while, as if packets were lost.
         on_request: called with each request to the service after the replica was allowed to send it: here a pause falls
             between the check and the send.
         on_answer: called with each request that the service has answered, and the answer.
@@ -38,6 +39,7 @@ class Gate:
         self.is_dead = False
         self.is_cut_from_database = False
         self.is_cut_from_service = False
+        self.is_silent = False
         self.on_request: Callable[[HttpRequest], None] = lambda _request: None
         self.on_answer: Callable[[HttpRequest, AsyncHttpResponse], None] = lambda _request, _answer: None
         self.delay: Callable[[], float] | None = None

@@ -298,5 +298,7 @@ class ModelStore(SqlStore):
         await anyio.lowlevel.checkpoint()
         await self._gate.passing()
         if self._gate.is_cut_from_database:
+            if self._gate.is_silent:
+                await anyio.sleep(HELD_SECONDS)
             msg = "cannot reach the server"
             raise StoreError(msg)
