@@ -489,7 +489,9 @@ def test_restarted_bots_are_cut_off_and_go_on_from_the_store_opened_again(daemon
         (daemon.directory / "playbots" / "dice.py").write_text("this is no Python\n")
         page.get_by_role("tab", name="Bots").click()
         page.get_by_role("button", name="Restart the bots").click()
-        page.get_by_role("alert").get_by_text("dice.py").wait_for()
+        refused = page.get_by_role("alert").get_by_text("dice.py")
+        refused.wait_for()
+        assert "mono" in refused.evaluate("(element) => getComputedStyle(element).fontFamily"), "carets stand in place"
         say(page, "still there")
         said(page, "echo: still there").wait_for()
 

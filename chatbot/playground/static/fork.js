@@ -2,7 +2,7 @@
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { Names, safe, when } from "./conversation.js";
-import { Story } from "./inspector.js";
+import { excerpt, Story } from "./inspector.js";
 import { VirtualList } from "./list.js";
 
 const MARKS = { different: "bad", missing: "bad", new: "bad", "not repeatable": "warn", same: "good" };
@@ -122,7 +122,7 @@ function Outcome({ app, fork, rows }) {
   }, [fork.jump]);
   const counts = result?.counts ?? {};
   return html`<div class="fork-outcome">
-    <p role="status" class=${fork.status === "failed" ? "bad" : ""}>${told(fork, changed.length)}</p>
+    <p role="status" class=${fork.status === "failed" ? `bad ${excerpt(fork.error)}` : ""}>${told(fork, changed.length)}</p>
     ${fork.status === "running" && html`<progress aria-label="Replay" value=${fork.of ? fork.done : undefined} max=${fork.of || 1}></progress>`}
     ${result &&
     html`<div class="buttons">

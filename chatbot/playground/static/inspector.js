@@ -163,6 +163,9 @@ function told(app, step) {
   return [step.kind, null];
 }
 
+/** The class of a text that points at lines of a file: its signs stand below each other. */
+export const excerpt = (text) => (text?.includes("\n") ? "excerpt" : "");
+
 const short = (name) => name.split(".").slice(-2).join(".");
 
 function Values({ values }) {

@@ -5,7 +5,7 @@ import { Connection, takeToken } from "./connection.js";
 import { Conversation, isolated } from "./conversation.js";
 import { keepFocus } from "./focus.js";
 import { closeFork, Fork, takeProgress } from "./fork.js";
-import { Inspector, People, Source } from "./inspector.js";
+import { excerpt, Inspector, People, Source } from "./inspector.js";
 import { NewPerson, NewThread, SecondWindow, Sidebar, Welcome } from "./sidebar.js";
 
 const TOAST_SHOWN = 9000;
@@ -287,7 +287,7 @@ function Page({ app }) {
     ${state.me ? html`<${Sidebar} app=${app} />${state.fork ? html`<${Fork} app=${app} />` : html`<${Conversation} app=${app} /><${Inspector} app=${app} />`}` : html`<${Welcome} app=${app} />`}
     ${state.me && html`<${PhoneBar} app=${app} />`}
     ${Dialog && html`<${Dialog} app=${app} />`}
-    <div class="toasts" role="alert">${state.toasts.map((t) => html`<p class=${t.isBad ? "toast bad" : "toast"} key=${t.text}>${t.text}</p>`)}</div>
+    <div class="toasts" role="alert">${state.toasts.map((t) => html`<p class=${`toast ${t.isBad ? "bad" : ""} ${excerpt(t.text)}`} key=${t.text}>${t.text}</p>`)}</div>
     <p class="unseen" role="status">${state.news}</p>
   </div>`;
 }
