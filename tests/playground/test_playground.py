@@ -312,6 +312,7 @@ def test_a_name_does_not_turn_the_words_around_it(daemon: Daemon, browser: Any) 
         page.get_by_text("is not in this thread").wait_for()
         for word in (" added ", " set the topic: ", " left", " is not in this thread.", "read by "):
             assert page.evaluate(RUNS_TO_THE_RIGHT, word), word
+        assert page.locator(".message .avatar").first.inner_text() == "E"
         picture(page, "turned")
 
 

@@ -222,8 +222,8 @@ export const isolated = (name) => `\u2068${name}\u2069`;
 export const brief = (name) => (name.length > 30 ? `${name.slice(0, 29)}…` : name);
 
 export function initials(name) {
-  const letters = [...name.trim()];
-  return (letters[0] ?? "?").toUpperCase();
+  const visible = [...name].find((letter) => /[^\p{C}\p{Z}]/u.test(letter));
+  return (visible ?? "?").toUpperCase();
 }
 
 function hue(user) {
