@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -49,14 +49,14 @@ def page_size(what: str) -> int:
     return max(1, int(what))
 
 
-async def cost(call: Call, calls: int) -> float:
+async def cost(call: Call, calls: int, threads: Sequence[ThreadId]) -> float:
     """Return the µs of processor time of one call, after every thread had one."""
 
     async def work(threads: Any) -> None:
         for thread in threads:
             await call(thread)
 
-    threads = THREADS[:calls]
+    threads = threads[:calls]
     for count in (len(threads), calls):
         begun = time.process_time()
         rest = iter([threads[number % len(threads)] for number in range(count)])
@@ -79,13 +79,13 @@ class _OverHttp(SansIOHTTPPolicy[Any, Any]):
 
 
 @asynccontextmanager
-async def quickstart(endpoint: str, what: str) -> AsyncIterator[Call]:
+async def quickstart(endpoint: str, what: str, known: Sequence[ThreadId] = THREADS) -> AsyncIterator[Call]:
     """A client for each thread, and whatever it does by default."""
     options: dict[str, Any] = {"per_call_policies": [_OverHttp()]}
     async with AsyncExitStack() as clients:
         chat = await clients.enter_async_context(ChatClient(endpoint, _Credential(), **options))  # type: ignore[arg-type]
         threads: dict[ThreadId, Any] = {}
-        for thread in THREADS:
+        for thread in known:
             client = chat.get_chat_thread_client(thread, **options)
             threads[thread] = await clients.enter_async_context(client)
 
@@ -122,7 +122,7 @@ async def our_chat(endpoint: str) -> AsyncIterator[ChatService]:
 
 
 @asynccontextmanager
-async def our_client(endpoint: str, what: str) -> AsyncIterator[Call]:
+async def our_client(endpoint: str, what: str, _known: Sequence[ThreadId]) -> AsyncIterator[Call]:
     """The client alone."""
     async with our_chat(endpoint) as chat:
 
@@ -168,7 +168,7 @@ def looks(counters: BotCounters) -> int:
 
 
 @asynccontextmanager
-async def raw(endpoint: str, what: str) -> AsyncIterator[Call]:
+async def raw(endpoint: str, what: str, _known: Sequence[ThreadId]) -> AsyncIterator[Call]:
     """One session, the same addresses, json: less than this no client on aiohttp can cost."""
     headers = {"Authorization": "Bearer a.b.c", "Accept": "application/json"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -200,16 +200,18 @@ PACED_CALLS = ("0", "20", "200")
 
 async def main(who: str, endpoints: dict[str, str], divisor: int) -> dict[str, float]:
     seconds = WATCHED_SECONDS / min(divisor, 4)
+    paced = PACED_CALLS if divisor == 1 else PACED_CALLS[:1]
+    threads = THREADS[: max(PER_TICK, len(THREADS) // divisor)]  # each has a call before the clock starts
     if who == BOT:
-        return {what: await our_bot(endpoints[what], seconds) for what in PACED_CALLS}
+        return {what: await our_bot(endpoints[what], seconds) for what in paced}
     if who == PACED:
-        return {what: await at_the_bots_pace(endpoints[what], what, seconds) for what in PACED_CALLS}
+        return {what: await at_the_bots_pace(endpoints[what], what, seconds) for what in paced}
     open_caller, factor = CALLERS[who]
     costs = {}
     for what, calls in CALLS.items():
         if who != UVLOOP or what == "0":
-            async with open_caller(endpoints[what], what) as call:
-                costs[what] = await cost(call, calls * factor // divisor)
+            async with open_caller(endpoints[what], what, threads) as call:
+                costs[what] = await cost(call, calls * factor // divisor, threads)
     return costs
 
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import results
+from tests.benchmarks import client, end_to_end, results
 from tests.benchmarks.frame import ROOT, Row
 from tests.benchmarks.latency import BOTS, COST, LOOPBACK, RECORDED, SIZES
 
@@ -262,6 +262,46 @@ def _postgres_move(rows: Sequence[Row]) -> str:
     return _paragraph(text)
 
 
+# ── a call, and a whole message ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _calls(rows: Sequence[Row]) -> str:
+    found = {row.name: row for row in rows}
+    head = [
+        "",
+        "our client, µs",
+        "ours / quickstart",
+        "our whole bot / quickstart",
+        "aiohttp + json / quickstart",
+    ]
+    lines = [
+        [title, _digits(found.get(f"{title}: {client.OURS}"))]
+        + [_ratio(found.get(f"{title}: {who}")) for who in (client.OURS, client.BOT, client.RAW)]
+        for title in client.TITLES.values()
+    ]
+    return _table(head, lines)
+
+
+def _message(rows: Sequence[Row]) -> str:
+    found = {row.rival: row for row in rows if row.name == end_to_end.MESSAGE}
+    sdk, own = (found.get(rival) for rival in end_to_end.RIVALS.values())
+    polls = MISSING if own is None else own.note.partition(" ")[0]
+    text = (
+        f"A message takes {_ratio(sdk)} times the processor time of the SDK making the same three calls (poll, reply, "
+        f"receipt) as its quickstart shows them, and {_ratio(own)} times that of chatbot's own client, in a loop that "
+        f"does nothing else. The bot polled {polls} times for each message."
+    )
+    return _paragraph(text)
+
+
+def _digits(row: Row | None) -> str:
+    return MISSING if row is None or row.value is None else f"{row.value:,.0f}"
+
+
+def _ratio(row: Row | None) -> str:
+    return MISSING if row is None or row.ratio is None else f"{row.ratio:.2f}"
+
+
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -301,6 +341,8 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "latency-client": ("latency", _client),
     "daemon": ("daemon", _daemon),
     "daemon-start": ("daemon", _start),
+    "calls": ("client", _calls),
+    "message": ("end_to_end", _message),
     "postgres-commits": ("postgres", _postgres_commits),
     "postgres-cost": ("postgres", _postgres_cost),
     "postgres-messages": ("postgres", _postgres_messages),

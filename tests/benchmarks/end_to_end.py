@@ -29,6 +29,7 @@ RIVALS = {
     "sdk": "the same calls by the SDK, as in its quickstart",
     "client": "the same calls by chatbot's client alone",
 }
+MESSAGE = "a message: processor time of the bot"
 RIVAL_MESSAGES = 300
 RATE = 50.0
 QUOTA_RATE = 0.25
@@ -156,7 +157,7 @@ def _comparison(found: Found) -> list[Row]:
     looks = f"{_median(found, 'looks'):.1f} looks a message"
     rows = [
         Row(
-            "a message: processor time of the bot",
+            MESSAGE,
             statistics.median(ours),
             "µs",
             title,
