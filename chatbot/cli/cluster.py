@@ -21,6 +21,7 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_DEGRADED
 from chatbot.cli.options import BOTS_YAML, Format
 from chatbot.cli.output import CLEAR, counted, span, table, truncated
+from chatbot.cluster.admission import Report
 from chatbot.config import load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import StoreError, UnknownName
@@ -260,5 +261,7 @@ def _remarks(member: SeenReplica) -> Iterator[str]:
         yield "SILENT: paused, very busy, or cut off"
     if member.is_stopping:
         yield "stopping"
+    elif Report.decode(member.report).lacks and member.share is not None:
+        yield "leaves others the open dialogs that its code cannot continue"
     elif member.share is not None:
         yield f"takes at most {member.share:.0%}"

@@ -160,6 +160,10 @@ class Admission:
             except StoreError as error:
                 _log.debug("shards.not_considered", shards=len(shards), error=error)
                 await anyio.sleep(RETRY_SECONDS)
+            except Exception:  # a defect of the check must not leave threads to nobody
+                _log.exception("shards.check_failed", shards=len(shards))
+                await self._store.accept(shards)
+                return
 
     async def run(self) -> None:
         """Look whether refused shards may be taken, report and compare, until canceled."""
@@ -176,6 +180,8 @@ class Admission:
                     await self._count(now)
             except StoreError as error:
                 _log.debug("placement.not_read", error=error)
+            except Exception:
+                _log.exception("shards.check_failed", shards=len(self._owned()))
 
     # ── open dialogs ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from chatbot.errors import StoreError
 from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
 from chatbot.stores.base import Replica
-from chatbot.stores.postgres_registry import read_replicas
+from chatbot.stores.postgres_registry import REPORT, read_replicas
 from chatbot.stores.postgres_server import Connection, Server, close, standbys, stored_versions
 from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _MEMBERS: Final = f"""
     SELECT replica.id AS name, host, replica.pid, version, started_ms, share, is_stopping = 1 AS is_stopping,
+        {REPORT} AS report,
         held.shards, held.pid IS NOT NULL AS is_connected,
         extract(epoch FROM clock_timestamp() - activity.state_change)::float8 AS silent_seconds
     FROM replica
@@ -41,13 +42,11 @@ class SeenReplica(Replica):
     """A process that shares a store, as the server sees it.
 
     Args:
-        share: the largest share of all shards that it takes, 0 to 1; None is without limit.
         is_stopping: it was asked to stop.
         silent_seconds: for how long the server has heard nothing of it; None if this user may not see it.
         is_connected: it has a session. Without one it is gone or disconnected, and nobody has its shards yet.
     """
 
-    share: float | None = None
     is_stopping: bool = False
     silent_seconds: float | None = None
     is_connected: bool = True

@@ -24,6 +24,9 @@ FORGOTTEN_MS: Final = 24 * 3600 * 1000
 _RUN: Final = ", run "
 """What precedes the part of a name that tells runs of a process apart, which no message shows."""
 
+REPORT: Final = "coalesce(to_jsonb(replica) ->> 'report', '')"
+"""What a process says of itself. Tables that no process of this version has used yet have no such column."""
+
 
 class Use(Enum):
     """How a process uses a store."""
@@ -211,7 +214,7 @@ async def leave(connection: Connection, schema: str, user: StoreUser, untouched:
 async def read_replicas(connection: Connection, schema: str, oneself: str) -> list[Replica]:
     """Return the processes that share a store, oldest first."""
     found = await connection.fetch(
-        f"SELECT replica.id, host, replica.pid, version, started_ms, shards, share, report FROM ({dialect.HELD})"  # noqa: S608
+        f"SELECT replica.id, host, replica.pid, version, started_ms, shards, share, {REPORT} FROM ({dialect.HELD})"  # noqa: S608
         " AS held JOIN replica ON replica.backend = held.pid AND replica.is_member ORDER BY started_ms, replica.id",
         schema,
     )

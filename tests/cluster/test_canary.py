@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import anyio
@@ -139,6 +139,56 @@ class Process:
             change = await self.store.next_change()
             if isinstance(change, ShardsWanted):
                 await self.store.release(change.shards)
+
+
+@pytest.mark.virtual_time
+async def test_shards_with_dialogs_that_the_code_lacks_are_left_to_others_while_one_of_them_can_continue_them() -> None:
+    database = Database(anyio.current_time)
+    old, new, newer = Process(database, "old"), Process(database, "new"), Process(database, "newer")
+    new.problems = newer.problems = ["bot echo: 1 dialog is held by order, which is gone"]
+    async with anyio.create_task_group() as group:
+        for process in (old, new, newer):
+            group.start_soon(process.run)
+        await anyio.sleep(5)
+        for process in (new, newer):
+            await process.admission.consider(frozenset({7}))
+            assert process.admission.refused == tuple(process.problems)
+            assert process.store.limit == len(process.owned) / 256
+        new.problems = []
+        await until(lambda: not new.admission.refused)
+        assert new.store.limit is None
+        new.problems = newer.problems
+        await new.admission.consider(frozenset({7}))
+        assert new.admission.refused
+        await old.admission.consider(frozenset({7}))
+        old.problems = newer.problems  # and so nobody can continue them any more
+        await old.admission.consider(frozenset({7}))
+        await until(lambda: not new.admission.refused and not newer.admission.refused)
+
+        assert [process.store.limit for process in (old, new, newer)] == [None, None, None]
+        group.cancel_scope.cancel()
+    database.close()
+
+
+@pytest.mark.virtual_time
+async def test_a_defect_of_the_check_leaves_no_threads_to_nobody() -> None:
+    database = Database(anyio.current_time)
+    process = Process(database, "one")
+    accepted: list[frozenset[int]] = []
+
+    async def fail(_shards: frozenset[int]) -> list[str]:
+        raise ZeroDivisionError
+
+    async def accept(shards: Collection[int]) -> None:
+        accepted.append(frozenset(shards))
+
+    process.store.accept = accept  # type: ignore[method-assign]
+    admission = Admission(process.store, None, problems=fail, counts=dict, owned=lambda: process.owned)
+    async with process.store:
+        await admission.consider(frozenset({1, 2}))
+    database.close()
+
+    assert accepted == [frozenset({1, 2})]
 
 
 async def until(is_done: Callable[[], bool]) -> None:

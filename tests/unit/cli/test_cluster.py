@@ -9,6 +9,7 @@ import pytest
 
 from chatbot.cli import main
 from chatbot.cli.cluster import Look
+from chatbot.cluster.admission import Report
 from chatbot.model import ThreadId
 from chatbot.stores.postgres_reading import ClusterFacts, SeenReplica, Standby
 from chatbot.stores.postgres_url import PostgresUrl
@@ -86,6 +87,8 @@ def test_what_is_on_purpose_is_remarked_and_well() -> None:
 
     assert found.exit_code == 0
     assert "takes at most 5%" in shown(found)
+    lacking = look(FIRST, replace(SECOND, share=0.0, report=Report(lacks=True).encode()))
+    assert "leaves others the open dialogs that its code cannot continue" in shown(lacking)
     assert "stopping" in shown(found)
     assert "Versions: 1.0 (1), 2.0 (1)" in shown(found)
 
