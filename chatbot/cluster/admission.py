@@ -116,6 +116,7 @@ class Admission:
         self._problems = problems
         self._counts = counts
         self._owned = owned
+        self._offered: set[int] = set()
         self._lacks = False
         self._checked_at = 0.0
         self._lock = anyio.Lock()
@@ -147,23 +148,33 @@ class Admission:
 
     async def consider(self, shards: frozenset[int]) -> None:
         """Claim offered shards, or refuse them. Retries until the store can be read."""
-        while True:
-            try:
-                async with self._lock:
-                    found = tuple(await self._problems(shards))
-                    if found and await self._find_able():
-                        await self._refuse(found)
-                    else:
-                        await self._note(lacks=self._lacks or bool(found))
-                        await self._store.accept(shards)
-                return
-            except StoreError as error:
-                _log.debug("shards.not_considered", shards=len(shards), error=error)
-                await anyio.sleep(RETRY_SECONDS)
-            except Exception:  # a defect of the check must not leave threads to nobody
-                _log.exception("shards.check_failed", shards=len(shards))
-                await self._store.accept(shards)
-                return
+        # Shards of one process come one by one: all that are offered during a check share the next one.
+        self._offered |= shards
+        async with self._lock:
+            while self._offered:
+                offered = frozenset(self._offered)
+                try:
+                    await self._consider(offered)
+                except StoreError as error:
+                    _log.debug("shards.not_considered", shards=len(offered), error=error)
+                    await anyio.sleep(RETRY_SECONDS)
+                    continue
+                except Exception:  # a defect of the check must not leave threads to nobody
+                    _log.exception("shards.check_failed", shards=len(offered))
+                    await self._store.accept(offered)
+                self._offered -= offered
+
+    async def _consider(self, shards: frozenset[int]) -> None:
+        is_another_able = await self._find_able()
+        if not is_another_able:
+            await self._store.accept(shards)  # at once: nobody else can serve them better
+        found = tuple(await self._problems(shards))
+        if found and is_another_able:
+            await self._refuse(found)
+            return
+        await self._note(lacks=self._lacks or bool(found))
+        if is_another_able:
+            await self._store.accept(shards)
 
     async def run(self) -> None:
         """Look whether refused shards may be taken, report and compare, until canceled."""
