@@ -60,6 +60,7 @@ class ThreadCommits:
         "_context",
         "_deferred",
         "_marks",
+        "_storing",
         "_write_behind",
         "cursor",
         "outbox",
@@ -94,6 +95,7 @@ class ThreadCommits:
         self.cursor = Cursor(floor, base, seen, slack_ms=self._context.settings.slack_ms)
         self.receipts = ReceiptSender.of(record)
         self._deferred: list[Write] = []
+        self._storing: list[Write] = []
         self._marks: dict[int, int] = {}
 
     @property
@@ -135,7 +137,7 @@ class ThreadCommits:
     def knows(self, key: ActionKey) -> bool:
         """Return whether an action is pending here, or was carried out here and the store may not show it yet."""
         return self.outbox.knows(key) or any(
-            isinstance(write, SettleRow) and write.key == key for write in self._deferred
+            isinstance(write, SettleRow) and write.key == key for write in (*self._deferred, *self._storing)
         )
 
     async def enqueue(self, rows: Sequence[OutboxRow]) -> None:
@@ -157,6 +159,7 @@ class ThreadCommits:
         """Remove and return the deferred writes; the caller must store them, or restore them if that fails."""
         waiting = DeferredWrites([*self._deferred, *self.outbox.take_settlements()], self._marks)
         self._deferred, self._marks = [], {}
+        self._storing = waiting.writes
         return waiting
 
     def restore_deferred(self, waiting: DeferredWrites) -> None:
@@ -261,8 +264,11 @@ class WriteBehind:
         except StoreError as error:
             self._context.ongoing.record_failure("store", error)
             for commits, deferred in taken.items():
-                commits.restore_deferred(deferred)
-                self.add(commits)
+                # The writes of a lost thread must not be stored once this process owns it again: they are older than
+                # what its owner in between has stored.
+                if not commits.state.is_released or self.threads.get(commits.state.key) is commits:
+                    commits.restore_deferred(deferred)
+                    self.add(commits)
 
     def _by_shard(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> list[dict[ThreadCommits, DeferredWrites]]:
         parts: dict[frozenset[int], dict[ThreadCommits, DeferredWrites]] = {}

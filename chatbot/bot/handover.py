@@ -193,10 +193,14 @@ class Handover:
         letters = [letter for letter in await store.dead_letters(context.user) if letter.is_revived]
         horizon_ms = await store.horizon(context.user)
         schedules = self._handlers.dispatcher.schedules
+        # A thread that was lost while its timers were read, or a commit ended, may have left some that fired elsewhere.
+        self._forget_others()
         await context.conversations.load(schedules, parked, is_wanted=self._is_loading)
         # Nothing below waits, so nothing is lost meanwhile.
+        self._forget_others(self._loading)
         taken = {row.key for pending in rows.values() for row in pending}
         self._taken_rows = taken if len(self._taken_rows) > MAX_TAKEN_ROWS else self._taken_rows | taken
+        unfinished = {thread: attempt for thread, attempt in unfinished.items() if self._is_loading(thread)}
         scheduler.unfinished = {**scheduler.unfinished, **unfinished}
         # A message sent shortly before the horizon may have become visible after it.
         polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
@@ -219,6 +223,12 @@ class Handover:
             if self._is_loading(thread) and not self._queue_letter(letter):
                 context.log.warning("dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread")
         self._loading = set()
+
+    def _forget_others(self, loading: Collection[int] = ()) -> None:
+        """Forget timers and dialogs of threads that this bot does not serve."""
+        if self._context.ownership.is_shared:
+            kept = self._held.union(loading)
+            self._context.conversations.forget(lambda thread: self._shard(thread) not in kept)
 
     def _create_lanes(
         self, records: Iterable[ThreadRecord], rows: dict[ThreadId, list[OutboxRow]], polled_ms: int | None
@@ -345,6 +355,8 @@ class Handover:
         self._loading -= shards
         self._context.loaded -= shards
         self._remove(shards)
+        # Also what is only being read: the schedules of a bot would run here, although another process runs them.
+        self._context.conversations.forget(lambda thread: self._shard(thread) in shards)
 
     def _remove(self, shards: Collection[int]) -> None:
         gone = self._held.intersection(shards)

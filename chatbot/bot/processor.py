@@ -83,6 +83,8 @@ class EventProcessor:
         """
         if self.commits.outbox.is_full or self._context.is_stopping or self._state.is_released:
             return False
+        if self._state.thread is None and not self._context.owns_bot:
+            return False  # its lane is always there, but another process runs the schedules
         due = self._context.conversations.first_due(self._state.thread)
         if due is None:
             return False

@@ -8,8 +8,12 @@ import anyio
 import pytest
 from azure.core.pipeline.transport import HttpRequest
 
+from chatbot.bot.commits import ThreadCommits, WriteBehind
 from chatbot.bot.status import wait_until_caught_up
+from chatbot.errors import StoreError
 from chatbot.model import ThreadId
+from chatbot.stores.shards import shard_of
+from chatbot.stores.writes import SetTimer
 from tests.cluster.cluster import Cluster, Replica
 from tests.cluster.plugins import Seen, counting, echo, greeter, slow, timing
 
@@ -184,6 +188,72 @@ async def test_an_action_for_a_thread_of_another_replica_is_carried_out_there_on
 
         assert cluster.replies(theirs) == ["forgotten", "news"]
         assert took < (1 if told == "told" else 130)
+
+
+async def test_a_timer_whose_commit_ends_when_its_thread_is_lost_does_not_fire_again_once_the_thread_is_back() -> None:
+    seen = Seen()
+    async with Cluster(timing(seen)) as cluster:
+        one, two = await two_replicas(cluster)
+        thread = cluster.thread_of(one, "Ann")
+        cluster.say(thread, "Ann", "/remind 40 tea")
+        await cluster.until(lambda: len(cluster.replies(thread)) == 1)
+        [record] = [timer for timer in await one.store.timers(cluster.bot) if timer.thread == thread]
+        two.bot.context.conversations.apply([SetTimer(record)])  # two has just lost the thread
+        await cluster.until(lambda: len(cluster.replies(thread)) == 2)
+        await anyio.sleep(5)
+        await one.leave()
+        await cluster.balanced()
+        await anyio.sleep(30)
+
+        assert seen.of("ring tea") == [one.name]
+
+
+async def test_a_schedule_whose_commit_ends_when_the_bot_is_lost_runs_only_at_the_new_owner() -> None:
+    seen = Seen()
+    async with Cluster(timing(seen)) as cluster:
+        replicas = await two_replicas(cluster)
+        owner = cluster.owner_of_bot
+        other = next(replica for replica in replicas if replica is not owner)
+        records = [timer for timer in await other.store.timers(cluster.bot) if timer.thread is None]
+        assert records
+        other.bot.context.conversations.apply([SetTimer(record) for record in records])
+        seen.calls.clear()
+        await anyio.sleep(65)
+
+        assert owner is not None
+        assert seen.of("tick") == [owner.name] * 2
+
+
+async def test_what_a_lost_thread_had_deferred_is_not_stored_once_it_is_owned_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Cluster(echo) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        thread = cluster.thread("Ann")
+        cluster.say(thread, "Ann", "hi")
+        await answered(cluster, thread, "hi")
+        context = one.bot.context
+        [record] = await one.store.threads(cluster.bot)
+        write_behind = WriteBehind(context)
+        commits = ThreadCommits(context, one.bot.scheduler.lanes[thread].state, write_behind, record=record)
+        message_id = max(record.base, *record.seen) + 1000
+        commits.mark_handled(message_id, message_id)
+        write_behind.add(commits)
+
+        async def lose(*_: object, **__: object) -> None:
+            one.bot.lose(frozenset({shard_of(thread)}))
+            write_behind.forget(thread)
+            msg = "the connection broke"
+            raise StoreError(msg)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(one.store, "commit", lose)
+            await write_behind.write()
+        await write_behind.write()
+        [record] = await one.store.threads(cluster.bot)
+
+        assert message_id not in record.seen
 
 
 @ends
