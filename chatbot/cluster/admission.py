@@ -146,6 +146,17 @@ class Admission:
             await anyio.sleep(LOOK_SECONDS)
         _log.info("canary.began", share=self.canary_share)
 
+    async def begin(self) -> None:
+        """Take shards from now on: the bots run. Retries until the store can be written."""
+        while True:
+            try:
+                async with self._lock:
+                    await self._store.limit_to(self.share)
+                return
+            except StoreError as error:
+                _log.debug("shards.not_wanted_yet", error=error)
+                await anyio.sleep(RETRY_SECONDS)
+
     async def consider(self, shards: frozenset[int]) -> None:
         """Claim offered shards, or refuse them. Retries until the store can be read."""
         # Shards of one process come one by one: all that are offered during a check share the next one.

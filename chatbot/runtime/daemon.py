@@ -191,8 +191,9 @@ class Daemon:
     async def _run_from_store(self, connection: Connection) -> None:
         """Open the store, run the bots until they are stopped, and close everything."""
         config = self._config
+        # No share until the bots run: a process that hangs or fails at its start must take no threads from the others.
         store = open_store(
-            config.store.get_secret_value(), base_dir=config.directory, is_shared=True, share=self._canary, asks=True
+            config.store.get_secret_value(), base_dir=config.directory, is_shared=True, share=0.0, asks=True
         )
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         bots: list[Bot] = []
@@ -326,6 +327,8 @@ class Daemon:
         async with anyio.create_task_group() as beside:
             if member is not None:
                 beside.start_soon(pauses.watch)
+            if self._admission is not None:
+                beside.start_soon(self._admission.begin)
             beside.start_soon(self._send_heartbeats, status_monitor)
             beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:

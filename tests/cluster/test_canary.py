@@ -114,10 +114,11 @@ def test_a_report_that_this_version_cannot_read_says_nothing() -> None:
 class Process:
     """A process of the model that only reports and compares."""
 
-    def __init__(self, database: Database, name: str, share: float | None = None) -> None:
+    def __init__(self, database: Database, name: str, share: float | None = None, *, is_begun: bool = True) -> None:
         self.counted = Counted()
         self.problems: list[str] = []
-        self.store = ModelStore(database, name, Gate(anyio.current_time), limit=share)
+        self.gate = Gate(anyio.current_time)
+        self.store = ModelStore(database, name, self.gate, limit=share if is_begun else 0.0)
         self.admission = Admission(
             self.store, share, problems=self._problems, counts=lambda: {"bot": self.counted}, owned=lambda: self.owned
         )
@@ -166,6 +167,26 @@ async def test_shards_with_dialogs_that_the_code_lacks_are_left_to_others_while_
         await until(lambda: not new.admission.refused and not newer.admission.refused)
 
         assert [process.store.limit for process in (old, new, newer)] == [None, None, None]
+        group.cancel_scope.cancel()
+    database.close()
+
+
+@pytest.mark.virtual_time
+async def test_a_process_takes_no_threads_from_others_before_its_bots_run() -> None:
+    database = Database(anyio.current_time)
+    old, new = Process(database, "old"), Process(database, "new", is_begun=False)
+    async with anyio.create_task_group() as group:
+        for process in (old, new):
+            group.start_soon(process.run)
+        await anyio.sleep(30)
+        assert (len(old.owned), len(new.owned)) == (256, 0)
+        new.gate.is_cut_from_database = True
+        group.start_soon(new.admission.begin)
+        await anyio.sleep(3)
+        new.gate.is_cut_from_database = False
+        await until(lambda: len(new.owned) == 128)
+
+        assert len(old.owned) == 128
         group.cancel_scope.cancel()
     database.close()
 
