@@ -295,3 +295,5 @@ class ClusterMember:
                         await bot.receive(note)
                     except StoreError as error:
                         self._log.debug("note.postponed", kind=note.kind, error=error)
+                    except Exception:  # all processes have this note: it must not end them all
+                        self._log.exception("note.failed", kind=note.kind)

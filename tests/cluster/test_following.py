@@ -10,6 +10,7 @@ from azure.core.pipeline.transport import HttpRequest
 
 from chatbot.bot.commits import ThreadCommits, WriteBehind
 from chatbot.bot.status import wait_until_caught_up
+from chatbot.cluster.notes import ListedThread, ThreadsListed, encode
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.stores.shards import shard_of
@@ -254,6 +255,21 @@ async def test_what_a_lost_thread_had_deferred_is_not_stored_once_it_is_owned_ag
         [record] = await one.store.threads(cluster.bot)
 
         assert message_id not in record.seen
+
+
+async def test_a_note_that_cannot_be_handled_ends_no_process() -> None:
+    async with Cluster(echo) as cluster:
+        replicas = await two_replicas(cluster)
+        threads = [cluster.thread_of(replica, "Ann") for replica in replicas]
+        no_time = 10**30
+        listed = tuple(ListedThread(thread, no_time) for thread in threads)
+        cluster.database.notify(encode(ThreadsListed(cluster.bot, no_time, listed)))
+        await anyio.sleep(1)
+        cluster.say_in(threads, "Ann", "hi")
+        for thread in threads:
+            await answered(cluster, thread, "hi")
+
+        assert cluster.running == list(replicas)
 
 
 @ends
