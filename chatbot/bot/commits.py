@@ -263,12 +263,18 @@ class WriteBehind:
                 await self._write(part)
         except StoreError as error:
             self._context.ongoing.record_failure("store", error)
-            for commits, deferred in taken.items():
-                # The writes of a lost thread must not be stored once this process owns it again: they are older than
-                # what its owner in between has stored.
-                if not commits.state.is_released or self.threads.get(commits.state.key) is commits:
-                    commits.restore_deferred(deferred)
-                    self.add(commits)
+            self._restore(taken)
+        except BaseException:  # canceled, because the bot stops: its last write includes them
+            self._restore(taken)
+            raise
+
+    def _restore(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> None:
+        for commits, deferred in taken.items():
+            # The writes of a lost thread must not be stored once this process owns it again: they are older than
+            # what its owner in between has stored.
+            if not commits.state.is_released or self.threads.get(commits.state.key) is commits:
+                commits.restore_deferred(deferred)
+                self.add(commits)
 
     def _by_shard(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> list[dict[ThreadCommits, DeferredWrites]]:
         parts: dict[frozenset[int], dict[ThreadCommits, DeferredWrites]] = {}

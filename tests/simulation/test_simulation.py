@@ -12,10 +12,11 @@ import pytest
 from tests.simulation.story import story_of
 from tests.simulation.world import play
 
-PAST: Final = (2,)
+PAST: Final = (2, 63)
 """Seeds that have found something:
 
 * 2: the write-behind stopped as soon as shards were given up.
+* 63: what it was storing when the bot was stopped was not stored.
 """
 
 

@@ -6,8 +6,9 @@ Each is a patch that ends with its block. A variant that is harmless by design s
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ from chatbot.bot.poll import ThreadPoller
 from chatbot.bot.scheduler import Scheduler
 from chatbot.cluster.member import ClusterMember
 from chatbot.cluster.notes import ActionsAdded, ListAgain, ThreadsListed, TimersDropped
-from chatbot.conversation import Conversations
 from chatbot.dispatch import action_buffer
 from chatbot.errors import StoreConflict
 from chatbot.outbox import outbox
@@ -112,13 +112,14 @@ def retake_nothing() -> Patch:
 
 
 def late_deadline() -> Patch:
-    """Go on for twice as long as the server waits."""
-    return patched(ModelStore, "is_held", property(lambda store: _now(store) < vars(store)["_deadline"] + 2 * TTL))
+    """Go on for longer than the server waits after the last answer to a beat."""
 
+    def is_held(store: ModelStore) -> bool:
+        own = vars(store)
+        own["latest"] = max(own.get("latest", -math.inf), own["_deadline"])
+        return _now(store) < own["latest"] + TTL
 
-def held_before_losses_are_told() -> Patch:
-    """Go on although the bots were not told yet what was lost."""
-    return patched(ModelStore, "is_held", property(lambda store: _now(store) < vars(store)["_deadline"]))
+    return patched(ModelStore, "is_held", property(is_held))
 
 
 def _now(store: ModelStore) -> float:
@@ -218,16 +219,6 @@ def without_rows() -> Patch:
         former(handover, records, {}, polled_ms)
 
     return wrapped(Handover, "_create_lanes", create)
-
-
-def route_anywhere() -> Patch:
-    """Hand actions to lanes of threads that another process owns."""
-
-    def route(former: Any, scheduler: Any, rows: Any) -> None:
-        with patched(BotContext, "owns", lambda _context, _thread: True):
-            former(scheduler, rows)
-
-    return wrapped(Scheduler, "route", route)
 
 
 # ── commits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -330,11 +321,6 @@ def doubles_stay() -> Patch:
     return patched(Outbox, "confirm", confirm)
 
 
-def timers_not_forgotten() -> Patch:
-    """Keep timers and dialogs of threads that others serve now."""
-    return patched(Conversations, "forget", nothing)
-
-
 def silent() -> Patch:
     """Lose all notes until everything else is healed."""
 
@@ -343,19 +329,6 @@ def silent() -> Patch:
         server.loses_notes = True
 
     return wrapped(Database, "__init__", init)
-
-
-def several(*patches: Callable[[], Patch]) -> Callable[[], Patch]:
-    """Return what applies several patches."""
-
-    @contextmanager
-    def apply() -> Iterator[None]:
-        with ExitStack() as exits:
-            for patch in patches:
-                exits.enter_context(patch())
-            yield
-
-    return apply
 
 
 def no_op(owner: Any, name: str, *, is_async: bool = False) -> Callable[[], Patch]:
@@ -369,7 +342,6 @@ VARIANTS: Final = (
     Variant("silent sessions not ended", rule(ends_silent_sessions=False)),
     Variant("deadline off", no_op(ClusterMember, "permit", is_async=True)),
     Variant("deadline too late", late_deadline),
-    Variant("work before losses are told", held_before_losses_are_told),
     Variant("retake with another's epoch", retake_foreign_epoch),
     Variant("lost shards kept after a reconnect", retake_nothing),
     Variant("losses not passed on", no_op(Handover, "lose")),
@@ -382,7 +354,6 @@ VARIANTS: Final = (
     Variant("timers loaded twice", fired_timers_stay),
     Variant("forwarded threads dropped", without_note(ThreadsListed)),
     Variant("every replica lists threads", lambda: patched(BotContext, "owns_bot", property(lambda _context: True))),
-    Variant("actions handed to any lane", route_anywhere),
     Variant("commits of lanes without shards", commits_without_shards(of_lanes=True)),
     Variant("write-behind without shards", commits_without_shards(of_lanes=False)),
     Variant("write-behind stops after a release", never_written_behind),
@@ -398,5 +369,4 @@ VARIANTS: Final = (
     Variant("notes of actions dropped", without_note(ActionsAdded)),
     Variant("notes to list again dropped", without_note(ListAgain), is_harmless=True),
     Variant("all notes dropped until the end", silent, is_harmless=True),
-    Variant("timers of others kept", timers_not_forgotten),
 )
