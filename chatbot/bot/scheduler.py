@@ -331,8 +331,10 @@ class Scheduler:
         try:
             with anyio.CancelScope() as scope:
                 self._scopes[thread] = scope
-                async with uncancelled():
-                    next_run = await lane.run()
+                # Lost before this task began: there was no scope to cancel, and the lane would send what is pending.
+                if self._current(thread) is lane:
+                    async with uncancelled():
+                        next_run = await lane.run()
         except Exception as error:
             lane.state.log.exception("turn.failed")
             context.report_failure(None, error)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 from azure.core.pipeline.transport import HttpRequest
 
 from chatbot.bot.commits import ThreadCommits, WriteBehind
+from chatbot.bot.lane import Lane
+from chatbot.bot.poll_queue import NextRun
 from chatbot.bot.status import wait_until_caught_up
 from chatbot.cluster.notes import ListedThread, ThreadsListed, encode
 from chatbot.errors import StoreError
@@ -255,6 +258,33 @@ async def test_what_a_lost_thread_had_deferred_is_not_stored_once_it_is_owned_ag
         [record] = await one.store.threads(cluster.bot)
 
         assert message_id not in record.seen
+
+
+async def test_a_turn_that_has_not_begun_when_its_thread_is_lost_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Lane] = []
+    run = Lane.run
+
+    async def noted(lane: Lane) -> NextRun:
+        begun.append(lane)
+        return await run(lane)
+
+    async with Cluster(echo) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        thread = cluster.thread("Ann")
+        cluster.say(thread, "Ann", "hi")
+        await answered(cluster, thread, "hi")
+        scheduler = one.bot.scheduler
+        await cluster.until(lambda: thread not in scheduler.working, step=0.013)
+        lane = scheduler.lanes[thread]
+        monkeypatch.setattr(Lane, "run", noted)
+        scheduler.schedule(thread)
+        while thread not in scheduler.working:
+            await anyio.lowlevel.checkpoint()
+        one.bot.lose(frozenset({shard_of(thread)}))
+        await anyio.sleep(1)
+
+        assert lane not in begun
 
 
 async def test_a_note_that_cannot_be_handled_ends_no_process() -> None:
