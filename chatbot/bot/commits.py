@@ -7,7 +7,7 @@ next event of the same thread commits them earlier, so that an event with a repl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -288,6 +288,10 @@ class WriteBehind:
         commits = self.threads.pop(thread, None)
         if commits is not None:
             self._waiting.pop(commits, None)
+
+    def forget_lost(self, is_lost: Callable[[ThreadId], bool]) -> None:
+        """Drop the deferred writes of lost threads, also those of lanes that a restart of the bot has replaced."""
+        self._waiting = {commits: None for commits in self._waiting if not is_lost(commits.state.key)}
 
     async def wait_for(self, commits: ThreadCommits) -> None:
         """Wait until running writes of this thread have ended, because later writes must not be stored before them."""

@@ -364,6 +364,7 @@ class Handover:
         for shard in shards:
             self._ending.pop(shard, None)
         self._context.crashed.difference_update(shards)
+        self._write_behind.forget_lost(lambda thread: self._shard(thread) in shards)
         if not gone:
             return
         scheduler = self._scheduler

@@ -287,6 +287,26 @@ async def test_a_turn_that_has_not_begun_when_its_thread_is_lost_does_nothing(mo
         assert lane not in begun
 
 
+async def test_what_a_restarted_bot_had_deferred_in_a_thread_is_not_stored_after_the_thread_was_lost() -> None:
+    async with Cluster(echo) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        thread = cluster.thread("Ann")
+        cluster.say(thread, "Ann", "hi")
+        await answered(cluster, thread, "hi")
+        await anyio.sleep(3)
+        commits = one.bot.scheduler.lanes[thread].commits
+        message_id = commits.cursor.top + 1000
+        commits.mark_handled(message_id, message_id)
+        commits.schedule_writes()
+        one.bot.scheduler.restart()
+        one.bot.lose(frozenset({shard_of(thread)}))
+        await anyio.sleep(3)
+        [record] = await one.store.threads(cluster.bot)
+
+        assert message_id not in record.seen
+
+
 async def test_a_note_that_cannot_be_handled_ends_no_process() -> None:
     async with Cluster(echo) as cluster:
         replicas = await two_replicas(cluster)
