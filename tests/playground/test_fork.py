@@ -181,6 +181,7 @@ def test_the_keyboard_forks_edits_and_goes_back(talked: tuple[Daemon, str], brow
     _, link = talked
     with page_of(browser, link) as page:
         begin_again(page)
+        page.locator(".message").nth(2).wait_for()  # keys go nowhere while the thread is still being read
         page.locator(".virtual").focus()
         page.keyboard.press("Home")
         page.keyboard.press("ArrowDown")
