@@ -164,7 +164,7 @@ async def test_a_process_that_is_paused_within_a_transaction_blocks_nobody(postg
         os.kill(process.pid, signal.SIGCONT)
         said, _ = await anyio.to_thread.run_sync(process.communicate)
 
-        assert said.splitlines()[-1] == "horizon 12 ShardsLost"  # undone, and made again
+        assert "horizon 12 ShardsLost" in said.splitlines()  # undone, and made again; logs may follow
 
 
 async def test_a_mistake_in_what_runs_within_a_transaction_fails_it_alone_and_once(postgres_url: str) -> None:
