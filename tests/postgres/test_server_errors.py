@@ -130,7 +130,7 @@ async def test_a_deadlock_with_another_program_ends_and_the_commit_is_made_once(
 
 
 PAUSING = """
-import os, signal, sys, anyio
+import os, signal, sys, time, anyio
 from chatbot.stores.postgres import PostgresStore
 from chatbot.stores.sql import Statement
 from tests.contracts.records import BOT, begin
@@ -143,6 +143,7 @@ def pausing():
     yield Statement("UPDATE owner SET horizon_ms = ?", (tries,))
     if tries == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(1)  # another thread may take the signal: this one must not go on before all have stopped
     yield Statement("UPDATE owner SET horizon_ms = horizon_ms + ?", (10,))
 
 async def main():
@@ -157,10 +158,16 @@ anyio.run(main)
 """
 
 
-async def test_a_process_that_is_paused_within_a_transaction_blocks_nobody(postgres_url: str) -> None:
+async def test_a_process_that_is_paused_within_a_transaction_blocks_nobody(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
     async with other_process(postgres_url, PAUSING) as (process, shards), joined(postgres_url) as one:
         await one.owns(SHARDS)
         assert one.after_crash == shards
+        # The transaction was begun after the last sign of life of the session, so it may end a little later.
+        idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        while await anyio.to_thread.run_sync(postgres_server.psql, idle) != "0":
+            pass
         os.kill(process.pid, signal.SIGCONT)
         said, _ = await anyio.to_thread.run_sync(process.communicate)
 
