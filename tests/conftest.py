@@ -38,10 +38,10 @@ settings.load_profile("chatbot")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Have `-n auto` start twice as many workers as there are cores: many tests wait for processes."""
+    """Have `-n auto` start half as many workers again as there are cores: many tests wait for processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return (os.cpu_count() or 1) * 2
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_collection_finish() -> None:

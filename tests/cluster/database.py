@@ -7,6 +7,7 @@ end of sessions that hold them, are modelled.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,6 +96,7 @@ class Database:
         self.sessions: list[Session] = []
         self.named_locks: dict[str, anyio.Lock] = {}
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self._connection.close)
         migrate(self._connection, Path(":memory:"))
         self._connection.execute("CREATE TABLE shard (id INTEGER PRIMARY KEY, epoch INTEGER, owner TEXT)")
         self._connection.executemany("INSERT INTO shard VALUES (?, 0, '')", [(shard,) for shard in ALL_SHARDS])
