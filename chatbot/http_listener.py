@@ -1,4 +1,4 @@
-"""Listen on TCP for uvicorn's protocol classes, without `uvicorn.Server`.
+"""Serve applications over HTTP with uvicorn's protocol classes, without `uvicorn.Server`.
 
 A taken port is an error and no `sys.exit`, signals stay with the owner of the process, stopping waits for no idle
 connection, and nothing outlives the block. The emulator, which shares nothing with the bots it serves, has its own
@@ -11,9 +11,10 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # whoever only looks whether a port is free does not need it
+if TYPE_CHECKING:  # uvicorn is loaded once something is served, not by whoever only checks that a port is free
+    from uvicorn.protocols.http.h11_impl import H11Protocol
     from uvicorn.server import ServerState
 
 
@@ -47,22 +48,37 @@ def bind_tcp(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def accept_connections(
+async def serve_app(
+    app: Callable[..., Any],
     listener: socket.socket,
-    protocol: Callable[[], asyncio.Protocol],
-    state: ServerState,
+    protocol: type[H11Protocol],
     *,
     grace_seconds: float,
+    **settings: Any,
 ) -> AsyncIterator[None]:
-    """Accept connections while the block runs; then let responses end, and abort every connection.
+    """Serve an ASGI application while the block runs; then let responses end, and abort every connection.
 
     Args:
+        app: the application.
         listener: the bound socket.
-        protocol: makes the protocol of a connection.
-        state: what these protocols share.
+        protocol: the class of the connections.
         grace_seconds: how long responses may take to end after the block.
+        settings: further arguments of `uvicorn.Config`.
     """
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, server_header=False, **settings)
+    config.load()
+    state = ServerState()
+
+    def connection() -> H11Protocol:
+        made = protocol(config=config, server_state=state, app_state={})
+        # Not in uvicorn's configuration: that would silence its logger for the whole process.
+        made.access_log = False
+        return made
+
+    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
     try:
         yield
     finally:

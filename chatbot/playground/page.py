@@ -24,11 +24,9 @@ from importlib.resources import files
 from typing import Any, Final
 
 import anyio
-import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
-from chatbot.http_listener import accept_connections, bind_tcp
+from chatbot.http_listener import bind_tcp, serve_app
 from chatbot.playground.channel import Playground
 from chatbot.worker_threads import run_in_thread
 
@@ -171,25 +169,9 @@ async def serve_playground(playground: Playground, *, token: str, port: int = 0)
     """
     listener = _bind(port)
     number = listener.getsockname()[1]
-    config = uvicorn.Config(
-        PlaygroundApp(playground, token, number),
-        http=H11Protocol,
-        ws="wsproto",
-        ws_max_size=MAX_FRAME,
-        lifespan="off",
-        log_config=None,
-        server_header=False,
-        access_log=False,
-    )
-    config.load()
-    state = ServerState()
-
-    def connection() -> H11Protocol:
-        protocol = H11Protocol(config=config, server_state=state, app_state={})
-        protocol.access_log = False
-        return protocol
-
-    async with accept_connections(listener, connection, state, grace_seconds=_GRACE_SECONDS), playground:
+    app = PlaygroundApp(playground, token, number)
+    serving = serve_app(app, listener, H11Protocol, grace_seconds=_GRACE_SECONDS, ws="wsproto", ws_max_size=MAX_FRAME)
+    async with serving, playground:
         yield f"http://127.0.0.1:{number}/#token={token}"
 
 

@@ -16,7 +16,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -24,10 +23,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from chatbot.dispatch.plugin_tasks import running_our_code
-from chatbot.http_listener import CannotListen, accept_connections, bind_tcp
+from chatbot.http_listener import CannotListen, bind_tcp, serve_app
 from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.service.endpoint import is_loopback
@@ -176,26 +174,10 @@ def _host_of(asked: str) -> str:
 
 @asynccontextmanager
 async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
-    config = uvicorn.Config(
-        app,
-        http=H11Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=IDLE_SECONDS,
-    )
-    config.load()
-    state = ServerState()
-
-    def connection() -> H11Protocol:
-        protocol = _Connection(config=config, server_state=state, app_state={})
-        # Not in uvicorn's configuration: that would silence its logger for the whole process.
-        protocol.access_log = False
-        return protocol
-
     host, port = listener.getsockname()[:2]
-    async with accept_connections(listener, connection, state, grace_seconds=_GRACE_SECONDS):
+    async with serve_app(
+        app, listener, _Connection, grace_seconds=_GRACE_SECONDS, ws="none", timeout_keep_alive=IDLE_SECONDS
+    ):
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
