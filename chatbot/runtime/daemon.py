@@ -230,8 +230,7 @@ class Daemon:
             status_monitor = self._status_monitor = StatusMonitor(runtime.bots, runtime.counters, store, connection)
             watchdog = LoopWatchdog(self._control, config.directory, on_check=self._notifier.alive)
             status_monitor.watchdog = watchdog
-            status_monitor.sharing = sharing
-            status_monitor.watchdog, status_monitor.admission = watchdog, admission
+            status_monitor.sharing, status_monitor.admission = sharing, admission
             server = StatusServer(partial(_pages, status_monitor))
             bot_supervisor = Supervisor(
                 [bot for bot in runtime.bots if not is_paused(bot)],
