@@ -171,9 +171,7 @@ class PostgresStore(SqlStore):
 
     async def release(self, shards: Collection[int]) -> None:
         """See `SharedStore.release`."""
-        session, thread = self._session, self._thread
-        if session is None or thread is None or self._writer is None:
-            raise rows.not_open()
+        session, thread = self._opened()
         if tenures := self._inbox.end_tenures(shards):
             await thread.run(session.release(tenures))
 
@@ -198,7 +196,7 @@ class PostgresStore(SqlStore):
         readers, thread = self._readers, self._thread
         if readers is None or thread is None:
             raise rows.not_open()
-        return await thread.run(readers.call(work))
+        return await thread.run(readers.run(work))
 
     def _opened(self) -> tuple[StoreSession, LoopThread]:
         if self._session is None or self._thread is None or self._writer is None:
@@ -207,9 +205,7 @@ class PostgresStore(SqlStore):
 
     async def tell(self, notes: Sequence[str]) -> None:
         """See `SharedStore.tell`."""
-        session, checked = self._session, _checked(notes)
-        if session is None:
-            raise rows.not_open()
+        (session, _), checked = self._opened(), _checked(notes)
         if not checked:
             return
         sent, where = session.notes(checked), session.channel
@@ -228,17 +224,12 @@ class PostgresStore(SqlStore):
 
     async def replication_lag(self) -> float | None:
         """See `MeasuredStore.replication_lag`."""
-        readers, thread = self._readers, self._thread
-        if readers is None or thread is None:
-            raise rows.not_open()
-        return await thread.run(readers.call(standby_lag))
+        return await self._on_connection(standby_lag)
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
         """See `SharedStore.exclusive`."""
-        session, thread = self._session, self._thread
-        if session is None or thread is None or self._writer is None:
-            raise rows.not_open()
+        session, thread = self._opened()
         connection = await thread.run(_lock(session.server, self._url.schema, name))
         try:
             yield
@@ -329,10 +320,13 @@ class PostgresStore(SqlStore):
         return self._writer
 
     async def _read(self, plan: Plan[T], *, is_single: bool = True) -> T:
-        readers, thread = self._readers, self._thread
-        if readers is None or thread is None:
-            raise rows.not_open()
-        return await thread.run(readers.run(plan, is_single=is_single))
+        async def read(connection: Connection) -> T:
+            if is_single:
+                return await run(connection, plan)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await run(connection, plan)
+
+        return await self._on_connection(read)
 
 
 def _returned(commit: Commit, _connection: object) -> Commit:
@@ -464,18 +458,7 @@ class _Readers:
         self._slots = asyncio.Semaphore(READERS)
         self._idle: list[Connection] = []
 
-    async def run(self, plan: Plan[T], *, is_single: bool) -> T:
-        """Run a plan; see `SqlStore._read`."""
-
-        async def read(connection: Connection) -> T:
-            if is_single:
-                return await run(connection, plan)
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await run(connection, plan)
-
-        return await self.call(read)
-
-    async def call(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         """Call a function with a connection."""
         async with self._slots:
             connection = await self._connected()
