@@ -348,16 +348,11 @@ def _checked(notes: Sequence[str]) -> tuple[str, ...]:
 async def _lock(server: Server, schema: str, name: str) -> Connection:
     """Wait for the lock of a name; return the connection that holds it. Runs in the store's thread."""
     connection = await server.connect()
-    try:
+    with server.terminated_on_error(connection, "write"):
         await connection.execute(f"SET idle_session_timeout = '{EXCLUSIVE_SECONDS:.0f}s'")
         lock = "SELECT pg_try_advisory_lock(hashtext('chatbot exclusive ' || $1::text), hashtext($2))"
         while not await connection.fetchval(lock, schema, name):  # noqa: ASYNC110 the server does not tell
             await asyncio.sleep(0.1)
-    except BaseException as error:
-        connection.terminate()
-        if isinstance(error, StoreError) or not isinstance(error, Exception):
-            raise
-        raise server.explain(error, "write") from error
     return connection
 
 

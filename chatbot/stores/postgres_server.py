@@ -10,8 +10,8 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -107,14 +107,20 @@ class Server:
             raise StoreError(str(error)) from None
         except Exception as error:
             raise self.explain(error, "connect to") from error
-        try:
+        with self.terminated_on_error(connection, "open"):
             await self._prepare(connection, is_owner=is_owner)
+        return connection
+
+    @contextmanager
+    def terminated_on_error(self, connection: Connection, doing: str) -> Iterator[None]:
+        """Return a block that terminates a connection if it fails, and explains the error, see `explain`."""
+        try:
+            yield
         except BaseException as error:
             connection.terminate()
             if isinstance(error, StoreError) or not isinstance(error, Exception):
                 raise
-            raise self.explain(error, "open") from error
-        return connection
+            raise self.explain(error, doing) from error
 
     async def _connect(self) -> Connection:
         import asyncpg

@@ -271,17 +271,12 @@ class StoreSession:
 
     async def _begin(self, *, is_first: bool) -> Connection:
         connection = await self.server.connect()
-        try:
+        with self.server.terminated_on_error(connection, "open"):
             if is_first:
                 self._standing = await self._register(connection)
             else:
                 self._renewed(await renew(connection, self.user.id))
             await self._create_function(connection)
-        except BaseException as error:
-            connection.terminate()
-            if isinstance(error, StoreError) or not isinstance(error, Exception):
-                raise
-            raise self.server.explain(error, "open") from error
         self._committing = connection
         return connection
 
