@@ -12,7 +12,7 @@ from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
 from chatbot.stores.base import Replica
 from chatbot.stores.postgres_registry import REPORT, read_replicas
-from chatbot.stores.postgres_server import Connection, Server, close, standbys, stored_versions
+from chatbot.stores.postgres_server import Connection, Server, Versions, close, standbys, stored_versions
 from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
 
@@ -161,10 +161,7 @@ def cluster(url: PostgresUrl) -> ClusterFacts:
 
 
 async def _cluster(connection: Connection, url: PostgresUrl) -> ClusterFacts:
-    versions = await stored_versions(connection, url)
-    if versions is None:
-        msg = f"{url}: there is no such store yet; `chatbot run` creates it"
-        raise StoreError(msg)
+    versions = await _existing(connection, url)
     now_ms = await connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
     members: tuple[SeenReplica, ...] = ()
     epochs: dict[int, int] = {}
@@ -180,15 +177,25 @@ def _seen(row: Any) -> SeenReplica:
     return SeenReplica(**{**dict(row), "shards": frozenset(row["shards"] or ())})
 
 
+async def _existing(connection: Connection, url: PostgresUrl) -> Versions:
+    """Return the versions of the tables.
+
+    Raises:
+        StoreError: there are none.
+    """
+    versions = await stored_versions(connection, url)
+    if versions is None:
+        msg = f"{url}: there is no such store yet; `chatbot run` creates it"
+        raise StoreError(msg)
+    return versions
+
+
 async def _count_replicas(connection: Connection, url: PostgresUrl) -> int:
     return len(await read_replicas(connection, url.schema, ""))
 
 
 async def _info(connection: Connection, url: PostgresUrl) -> StoreInfo:
-    versions = await stored_versions(connection, url)
-    if versions is None:
-        msg = f"{url}: there is no such store yet; `chatbot run` creates it"
-        raise StoreError(msg)
+    versions = await _existing(connection, url)
     bots = []
     for name, resource, user in await connection.fetch(
         "SELECT name, resource, user_id FROM bot ORDER BY name, resource"
