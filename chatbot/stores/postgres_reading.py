@@ -12,7 +12,7 @@ from chatbot.stores import postgres_dialect as dialect
 from chatbot.stores.backup import COUNTED, StoredBot, StoreInfo
 from chatbot.stores.base import Replica
 from chatbot.stores.postgres_registry import REPORT, read_replicas
-from chatbot.stores.postgres_server import Connection, Server, Versions, close, standbys, stored_versions
+from chatbot.stores.postgres_server import IS_STANDBY, Connection, Server, Versions, close, standbys, stored_versions
 from chatbot.stores.postgres_session import sole_user
 from chatbot.stores.postgres_url import PostgresUrl
 
@@ -32,9 +32,9 @@ _MEMBERS: Final = f"""
         ))
     ORDER BY started_ms, replica.id"""  # noqa: S608
 
-_STANDBYS: Final = """
+_STANDBYS: Final = f"""
     SELECT application_name, sync_state, state, extract(epoch FROM replay_lag)::float8
-    FROM pg_stat_replication WHERE application_name NOT IN ('pg_basebackup', 'pg_receivewal') ORDER BY 1"""
+    FROM pg_stat_replication WHERE {IS_STANDBY} ORDER BY 1"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ LOCK_SECONDS: Final = 10.0
 SILENT_SECONDS: Final = 6.0
 """How long a session may be silent, as an owner or within a transaction, before the server ends it."""
 
+IS_STANDBY: Final = "application_name NOT IN ('pg_basebackup', 'pg_receivewal')"
+"""What is true of a row of `pg_stat_replication` unless it is a program that only copies: no failover leads there."""
+
 
 class LoopThread:
     """An event loop in a thread of its own."""
@@ -258,15 +261,14 @@ async def standbys(connection: Connection, url: PostgresUrl) -> Standbys:
     return Standbys()
 
 
-_STANDBYS: Final = """
+_STANDBYS: Final = f"""
     SELECT
-        count(*) FILTER (WHERE sync_state = 'async' AND state <> 'backup'
-            AND application_name NOT IN ('pg_basebackup', 'pg_receivewal')),
+        count(*) FILTER (WHERE sync_state = 'async' AND state <> 'backup' AND {IS_STANDBY}),
         count(*) FILTER (WHERE sync_state IS NULL)
     FROM pg_stat_replication AS receiver
     WHERE NOT EXISTS (
         SELECT 1 FROM pg_replication_slots WHERE active_pid = receiver.pid AND slot_type = 'logical'
-    )"""
+    )"""  # noqa: S608
 """Counts physical standbys that are behind, and separately those of which this user sees only that they are there."""
 
 
@@ -276,9 +278,9 @@ async def standby_lag(connection: Connection) -> float | None:
     return lag
 
 
-_LAG: Final = """
+_LAG: Final = f"""
     SELECT max(coalesce(extract(epoch FROM replay_lag)::float8, 0)) FROM pg_stat_replication
-    WHERE state IS NOT NULL AND application_name NOT IN ('pg_basebackup', 'pg_receivewal')"""
+    WHERE state IS NOT NULL AND {IS_STANDBY}"""  # noqa: S608
 
 
 class Versions(NamedTuple):
