@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, Final, TypeAlias
 
 from chatbot.actions import ActionKey
@@ -210,6 +211,12 @@ def _actions(data: Mapping[str, Any]) -> Note:
     return ActionsAdded(UserId(str(data["bot"])), actions)
 
 
+def _ids(
+    cls: Callable[[UserId, tuple[str, ...]], TimersDropped | DialogsDropped | LettersChanged], data: Mapping[str, Any]
+) -> Note:
+    return cls(UserId(str(data["bot"])), tuple(map(str, data["ids"])))
+
+
 def _number(value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
@@ -220,9 +227,9 @@ def _number(value: object) -> int | None:
 _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Note]]] = {
     ThreadsListed.kind: _listed,
     ActionsAdded.kind: _actions,
-    TimersDropped.kind: lambda data: TimersDropped(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
-    DialogsDropped.kind: lambda data: DialogsDropped(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
-    LettersChanged.kind: lambda data: LettersChanged(UserId(str(data["bot"])), tuple(map(str, data["ids"]))),
+    TimersDropped.kind: partial(_ids, TimersDropped),
+    DialogsDropped.kind: partial(_ids, DialogsDropped),
+    LettersChanged.kind: partial(_ids, LettersChanged),
     Asked.kind: lambda data: Asked(
         str(data["id"]),
         str(data["sender"]),
@@ -273,6 +280,6 @@ def merged(notes: Sequence[BotNote]) -> list[BotNote]:
         # The earlier time is true of both: it is not later than either list.
         times = [at for at in (known.listed_ms, note.listed_ms) if at is not None]
         earliest = min(times) if len(times) == 2 else None
-        threads = dict.fromkeys([*(known.threads if known is not note else ()), *note.threads])
+        threads = dict.fromkeys([*known.threads, *note.threads])
         listed[note.bot] = ThreadsListed(note.bot, earliest, tuple(threads))
     return [*listed.values(), *others]
