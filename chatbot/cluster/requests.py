@@ -8,7 +8,7 @@ answered by then is named: it may be disconnected, and still have in memory what
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,24 +96,24 @@ class Requests:
         others = [replica for replica in present if not replica.is_oneself]
         if not others:
             return []
-        oneself = next((replica.name for replica in present if replica.is_oneself), "")
-        asked = Asked(secrets.token_hex(6), oneself, what, subject, tuple(options))
+        asked = Asked(secrets.token_hex(6), _own_name(present), what, subject, tuple(options))
         if any(len(text) > MAX_BYTES for text in encode(asked)):
             message = "a name or an id is too long to tell it to the other processes that share the store"
             raise StateError(message)
         answers = self._open[asked.id] = {}
+        names = {replica.name for replica in others}
         try:
             with anyio.move_on_after(seconds):
-                while not answers.keys() >= {replica.name for replica in others}:
+                while not answers.keys() >= names:
                     await self._send(asked)
                     with anyio.move_on_after(AGAIN_SECONDS):
-                        await self._answered(answers, others)
+                        await self._answered(answers, names)
         finally:
             del self._open[asked.id]
         return [ReplicaAnswer(replica, answers.get(replica.name)) for replica in others]
 
-    async def _answered(self, answers: Mapping[str, str], others: Sequence[Replica]) -> None:
-        while not answers.keys() >= {replica.name for replica in others}:
+    async def _answered(self, answers: Mapping[str, str], names: Set[str]) -> None:
+        while not answers.keys() >= names:
             await self._news.wait()
 
     def receive(self, note: Asked | Answered) -> None:
@@ -137,9 +137,8 @@ class Requests:
         if outcome is None:
             return  # it is being done, and answered then
         try:
-            present = await self._store.replicas()
-            oneself = next((replica.name for replica in present if replica.is_oneself), "")
-            await self._store.tell(encode(Answered(asked.id, oneself, outcome)))
+            sender = _own_name(await self._store.replicas())
+            await self._store.tell(encode(Answered(asked.id, sender, outcome)))
         except StoreError as error:
             self._log.debug("answer.lost", request=asked.what, error=error)  # it will be asked again
 
@@ -166,3 +165,8 @@ class Requests:
             except StoreError as error:
                 self._log.debug("request.not_sent", request=asked.what, error=error)
                 await anyio.sleep(RETRY_SECONDS)
+
+
+def _own_name(present: Sequence[Replica]) -> str:
+    """Return the name of this process; empty if it is not present."""
+    return next((replica.name for replica in present if replica.is_oneself), "")
