@@ -16,9 +16,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from chatbot.actions import ActionKey
 from chatbot.model import ThreadId, UserId
-
-MAX_BYTES: Final = 7_500
-"""The longest note; PostgreSQL takes less than 8,000 bytes."""
+from chatbot.stores.base import NOTE_BYTES
 
 MAX_TEXT_BYTES: Final = 4_000
 """The longest item of a note. One that is longer, which no service or handler gives, is left out."""
@@ -244,9 +242,9 @@ _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Note]]] = {
 
 
 def _split(head: Mapping[str, Any], name: str, items: Iterable[Any]) -> list[str]:
-    """Return texts of at most `MAX_BYTES`, each with the head and some of the items."""
+    """Return texts of at most `NOTE_BYTES`, each with the head and some of the items."""
     texts: list[str] = []
-    room = MAX_BYTES - len(_text({**head, name: []}))
+    room = NOTE_BYTES - len(_text({**head, name: []}))
     part: list[Any] = []
     size = 0
     for item in items:

@@ -16,9 +16,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from chatbot.cluster.notes import MAX_BYTES, Answered, Asked, encode
+from chatbot.cluster.notes import Answered, Asked, encode
 from chatbot.errors import ChatbotError, StateError, StoreError
-from chatbot.stores.base import Replica, SharedStore
+from chatbot.stores.base import NOTE_BYTES, Replica, SharedStore
 
 AGAIN_SECONDS: Final = 2.0
 """Seconds after which a request is repeated to those that have not answered."""
@@ -97,7 +97,7 @@ class Requests:
         if not others:
             return []
         asked = Asked(secrets.token_hex(6), _own_name(present), what, subject, tuple(options))
-        if any(len(text) > MAX_BYTES for text in encode(asked)):
+        if any(len(text) > NOTE_BYTES for text in encode(asked)):
             message = "a name or an id is too long to tell it to the other processes that share the store"
             raise StateError(message)
         answers = self._open[asked.id] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
@@ -26,6 +26,9 @@ from chatbot.stores.records import (
     TimerRecord,
 )
 from chatbot.stores.writes import Write
+
+NOTE_BYTES: Final = 7_500
+"""How long a note to other processes may be; PostgreSQL takes less than 8,000 bytes, with what its store adds."""
 
 
 class Store(Protocol):

@@ -22,7 +22,7 @@ from chatbot.errors import NotOwner, StoreError, StoreInUse
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores import postgres_dialect as dialect
-from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost
+from chatbot.stores.base import NOTE_BYTES, Replica, ShardChange, ShardsGained, ShardsLost
 from chatbot.stores.postgres_commits import PATIENCE_SECONDS, Commit, Transactions, not_owner
 from chatbot.stores.postgres_members import Shards
 from chatbot.stores.postgres_registry import StoreUser, Use, read_replicas, set_report, set_share
@@ -44,9 +44,6 @@ READERS: Final = 4
 
 CLOSING_SECONDS: Final = 10.0
 """How long closing waits to learn whether the last commits were made."""
-
-NOTE_BYTES: Final = 7_500
-"""How long a note may be; PostgreSQL takes 8,000 bytes with what we add."""
 
 EXCLUSIVE_SECONDS: Final = 60.0
 """How long a process may be silent within `PostgresStore.exclusive` before another one may enter."""

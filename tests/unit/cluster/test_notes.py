@@ -4,7 +4,6 @@ import pytest
 
 from chatbot.actions import ActionKey
 from chatbot.cluster.notes import (
-    MAX_BYTES,
     ActionsAdded,
     ListAgain,
     ListedThread,
@@ -17,6 +16,7 @@ from chatbot.cluster.notes import (
     merged,
 )
 from chatbot.model import ThreadId, UserId
+from chatbot.stores.base import NOTE_BYTES
 
 BOT = UserId("8:acs:bot")
 
@@ -68,7 +68,7 @@ def test_a_long_note_is_sent_in_parts_and_nothing_of_it_is_lost() -> None:
     parts = [note for text in texts if isinstance(note := decode(text), ThreadsListed)]
 
     assert len(parts) == len(texts) > 1
-    assert max(len(text.encode()) for text in texts) <= MAX_BYTES
+    assert max(len(text.encode()) for text in texts) <= NOTE_BYTES
     assert [one.thread for part in parts for one in part.threads] == names
     assert {(part.bot, part.listed_ms) for part in parts} == {(BOT, 1)}
 
