@@ -98,7 +98,7 @@ def _replay_file(
 
 def _replay_thread(thread: ThreadId, path: Path, *, allow_network: bool) -> int:
     control = ControlDirectory(path.absolute().parent)
-    control.running()  # refuses before anything else if no bots run
+    info = control.running()  # refuses before anything else if no bots run
     settings = load_config(path, os.environ)
     daemon = find_daemon(control, path)
 
@@ -114,7 +114,7 @@ def _replay_thread(thread: ThreadId, path: Path, *, allow_network: bool) -> int:
             return await replay_recording(settings, recording, report, allows_network=allow_network)
 
     done = anyio.run(run)
-    names = {str(bot.user_id): bot.display_name for bot in control.running().bots}
+    names = {str(bot.user_id): bot.display_name for bot in info.bots}
     lines = list(_differences(thread, done, names))
     lines += [f"{thread}: {problem}" for problem in done.problems]
     notes = [*_unrepeatable_pairs(thread, done, names), *_refused(thread, done.refused)]
@@ -247,8 +247,10 @@ def _differences(thread: str, done: Comparison, names: Mapping[str, str]) -> Ite
         if answered is not None and answered is not shown and answered.kind is StepKind.SAYS:
             yield f"  {answered.name or answered.user}: {answered.text}"
             shown = answered
-        yield from (f"- {names.get(row.old.bot, row.old.bot)}: {row.old.text}" for _ in (1,) if row.old is not None)
-        yield from (f"+ {names.get(row.new.bot, row.new.bot)}: {row.new.text}" for _ in (1,) if row.new is not None)
+        if row.old is not None:
+            yield f"- {names.get(row.old.bot, row.old.bot)}: {row.old.text}"
+        if row.new is not None:
+            yield f"+ {names.get(row.new.bot, row.new.bot)}: {row.new.text}"
 
 
 def _unrepeatable_pairs(thread: str, done: Comparison, names: Mapping[str, str]) -> Iterator[str]:
