@@ -96,7 +96,6 @@ class Sandbox:
                 "bot": bot.name,
                 "thread": thread,
                 "presence": lane.membership.presence.name.lower(),
-                "is_working": thread in bot.scheduler.working,
                 "outbox": len(lane.commits.outbox),
                 "unhandled_ms": lane.poller.unhandled_ms,
                 "retry_seconds": round(lane.retries.attempts.pause_left, 1),

@@ -65,7 +65,7 @@ function Timeline({ app, runs }) {
     <ul class="timeline">
       ${[...rows].map(
         ([thread, list]) => html`<li key=${thread}><bdi class="timeline-name">${topic(app, thread)}</bdi>
-          <div class="track" role="img" aria-label=${summary(list)}>${list.map((run) => html`<${Run} key=${`${run.id} ${Math.round((Date.now() - run.ago_ms) / 500)}`} app=${app} run=${run} onShow=${() => show(run)} />`)}</div></li>`,
+          <div class="track" role="img" aria-label=${summary(list)}>${list.map((run) => html`<${Run} key=${`${run.id} ${Math.round((Date.now() - run.ago_ms) / 500)}`} run=${run} onShow=${() => show(run)} />`)}</div></li>`,
       )}
     </ul>
     ${rows.size > 0 && html`<p class="timeline-axis" aria-hidden="true"><span>2 min ago</span><span>1 min</span><span>now</span></p>`}`;

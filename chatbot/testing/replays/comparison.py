@@ -71,9 +71,9 @@ class Comparison:
         """All pairs of replies."""
         return [row for row in self.rows if isinstance(row, Pair)]
 
-    def count(self, *marks: Mark) -> int:
-        """Return how many pairs have one of these marks."""
-        return sum(pair.mark in marks for pair in self.pairs)
+    def count(self, mark: Mark) -> int:
+        """Return how many pairs have a mark."""
+        return sum(pair.mark is mark for pair in self.pairs)
 
 
 class _Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -338,8 +339,6 @@ class RecordingPlayer:
         )
 
     def _explain_hang(self) -> str:
-        import asyncio
-
         where = waiting_places(asyncio.all_tasks())
         return f"a handler did not end within an hour of virtual time after the last message; waiting are:\n{where}"
 

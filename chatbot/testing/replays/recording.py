@@ -85,10 +85,6 @@ class RecordedBot:
     display_name: str
 
 
-Results = Mapping[tuple[UserId, str], Any]
-"""By bot, and by key or id."""
-
-
 @dataclass(frozen=True, slots=True)
 class Recording:
     """A thread.
