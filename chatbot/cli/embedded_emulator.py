@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 import structlog
 
+from chatbot.cli.playground_client import PAGE_NOTES
 from chatbot.config import Config
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, Quirks, Running, World, persist, serve
 from chatbot.errors import ConfigError, StateError, StoreError, StoreInUse
@@ -24,7 +25,6 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.sandbox import Sandbox, ShiftedClock
 
 _NOTES: Final = "emulator"
-_PAGE_NOTES: Final = "playground"
 _PEOPLE: Final = "people"
 
 
@@ -67,7 +67,7 @@ def quirks_of(config: Config) -> Quirks:
 
 def sandbox_of(control: ControlDirectory, *, has_page: bool) -> Sandbox:
     """Return what the playground may do with the bots; the clock is as far ahead as the last run left it."""
-    offset = control.read_facts(_PAGE_NOTES).get("offset", 0)
+    offset = control.read_facts(PAGE_NOTES).get("offset", 0)
     return Sandbox(ShiftedClock(float(offset)), Stories() if has_page else None)
 
 
@@ -109,7 +109,7 @@ async def serve_world(
 @asynccontextmanager
 async def _page(emulator: Emulator, config: Config, control: ControlDirectory, sandbox: Sandbox) -> AsyncIterator[None]:
     """Serve the playground under the link of the last run, so that an open page finds it again."""
-    facts = await anyio.to_thread.run_sync(control.read_facts, _PAGE_NOTES)
+    facts = await anyio.to_thread.run_sync(control.read_facts, PAGE_NOTES)
     token, resource = facts.get("token") or secrets.token_urlsafe(32), emulator.world.resource.id
 
     def people() -> dict[str, str]:
@@ -120,7 +120,7 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
         control.write_facts(_PEOPLE, {**control.read_facts(_PEOPLE), resource: found})
 
     def save_offset(offset: float) -> None:
-        control.write_facts(_PAGE_NOTES, {**control.read_facts(_PAGE_NOTES), "offset": offset})
+        control.write_facts(PAGE_NOTES, {**control.read_facts(PAGE_NOTES), "offset": offset})
 
     async def record(thread: str, form: str) -> str:
         text: str = await (await _loaded("chatbot.cli.record")).thread_as_test(config, control, ThreadId(thread), form)
@@ -146,7 +146,7 @@ async def _page(emulator: Emulator, config: Config, control: ControlDirectory, s
     async with serve_playground(playground, token=token, port=facts.get("port", 0)) as link:
         address = urlsplit(link)
         kept = {"token": token, "port": address.port, "offset": sandbox.clock.offset, "pid": os.getpid()}
-        await anyio.to_thread.run_sync(control.write_facts, _PAGE_NOTES, kept)
+        await anyio.to_thread.run_sync(control.write_facts, PAGE_NOTES, kept)
         structlog.get_logger().info("playground.served", address=f"{address.scheme}://{address.netloc}/")
         sandbox.link = link
         yield

@@ -19,8 +19,10 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 
 Json = dict[str, Any]
 
+PAGE_NOTES: Final = "playground"
+"""The facts in `.chatbot/` about the page: its port and its token, and the process that serves it."""
+
 _SECONDS: Final = 30.0
-_NOTES: Final = "playground"
 
 
 class PlaygroundClient:
@@ -82,7 +84,7 @@ async def playground_of(control: ControlDirectory, info: RunInfo) -> AsyncIterat
     if not is_on_emulator(info):
         message = "these bots run on Azure: stories, faults and a clock to advance exist only on the embedded emulator"
         raise StateError(message)
-    facts = await anyio.to_thread.run_sync(control.read_facts, _NOTES)
+    facts = await anyio.to_thread.run_sync(control.read_facts, PAGE_NOTES)
     # The token goes to nobody but the playground of these bots, whoever listens at the port of an earlier run.
     if facts.get("pid") != info.pid:
         message = "these bots run without the playground: start them without --no-playground and `playground: false`"
