@@ -51,8 +51,6 @@ BOTS_SECONDS: Final = 1.0
 MAX_UPLOAD: Final = 28 * 1024 * 1024
 """Characters of base64 in an image that a page uploads: 20 MB, as much as the emulator takes."""
 
-_NO_BOTS: Final = "there are no bots"
-
 
 class BotsApi(Protocol):
     """The bots that run on the emulator."""
@@ -602,9 +600,7 @@ class PageSession:
 
     async def do_restart(self, _: Json) -> None:
         """Cut off the bots' tasks, and start them from what is stored."""
-        if self._playground.bots is None:
-            raise Refused(_NO_BOTS)
-        await self._playground.bots.restart()
+        await self._bots.restart()
         await self._playground.tell_all()
 
     async def do_retry(self, frame: Json) -> Json:
@@ -618,9 +614,7 @@ class PageSession:
 
     async def do_source(self, frame: Json) -> Json:
         """Return where a handler is, and its text."""
-        if self._playground.bots is None:
-            raise Refused(_NO_BOTS)
-        return await run_in_thread(self._playground.bots.source, str(frame["handler"]))
+        return await run_in_thread(self._bots.source, str(frame["handler"]))
 
     async def do_record(self, frame: Json) -> Json:
         """Return the thread as a conversation test."""
@@ -643,6 +637,11 @@ class PageSession:
         return {"stories": found}
 
     async def _ask(self, question: Json) -> Mapping[str, Any]:
+        return await self._bots.answer(question)
+
+    @property
+    def _bots(self) -> BotsApi:
         if self._playground.bots is None:
-            raise Refused(_NO_BOTS)
-        return await self._playground.bots.answer(question)
+            message = "there are no bots"
+            raise Refused(message)
+        return self._playground.bots
