@@ -340,8 +340,7 @@ class AdminApi:
             if await bot.retry_letter(letter) or not bot.owns_letter(letter):
                 outcome = "now"
         elif await inside.has(record, letter):
-            notes = encode(LettersChanged(record.user, (letter.id,)))
-            await self._store.commit(record.user, [RequestRetry(letter.id)], notes=notes)
+            await self._commit(record.user, RequestRetry(letter.id))
             outcome = "now" if await self._is_run(record) else "at the next start"
         self._log.info("dead_letter.retry_requested", letter=letter.id, bot=record.name, outcome=outcome)
         return {**letter_summary(record, letter), "outcome": outcome}
@@ -356,16 +355,15 @@ class AdminApi:
     async def _drop_all(self, letters: Sequence[_Owned]) -> list[Mapping[str, Any]]:
         """Drop dead letters; those of other processes twice, because a retry that runs there may store one again."""
         dropped = [await self._drop(*letter) for letter in letters]
-        elsewhere: dict[UserId, list[_Owned]] = {}
+        elsewhere: dict[UserId, list[str]] = {}
         for record, letter in letters:
             bot = self._running.get(record.user)
             if bot is not None and not bot.owns_letter(letter):
-                elsewhere.setdefault(record.user, []).append((record, letter))
+                elsewhere.setdefault(record.user, []).append(letter.id)
         for user, again in elsewhere.items():
             await replicas.ask_others(self._requests, replicas.WAIT, user, seconds=replicas.ANSWER_SECONDS)
-            for _, letter in again:
-                notes = encode(LettersChanged(user, (letter.id,)))
-                await self._store.commit(user, [DropDeadLetter(letter.id)], notes=notes)
+            for id in again:
+                await self._commit(user, DropDeadLetter(id))
         return dropped
 
     async def _drop(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
@@ -373,10 +371,13 @@ class AdminApi:
         if bot is not None:
             await bot.drop_letter(letter)
         else:
-            notes = encode(LettersChanged(record.user, (letter.id,)))
-            await self._store.commit(record.user, [DropDeadLetter(letter.id)], notes=notes)
+            await self._commit(record.user, DropDeadLetter(letter.id))
         self._log.info("dead_letter.dropped", letter=letter.id, bot=record.name)
         return letter_summary(record, letter)
+
+    async def _commit(self, user: UserId, write: RequestRetry | DropDeadLetter) -> None:
+        """Change a dead letter in the store, and tell the process that owns its thread."""
+        await self._store.commit(user, [write], notes=encode(LettersChanged(user, (write.id,))))
 
     # ── bots ──────────────────────────────────────────────────────────────────────────────────────────────────
 
