@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
@@ -353,8 +353,13 @@ async def _identity(
     name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, counters: BotCounters
 ) -> _Identity:
     """Return the identity of a bot; of processes that start together, one creates it."""
-    async with store.exclusive(f"identity {name}") if isinstance(store, SharedStore) else nullcontext():
+    async with changing_identity(store, name):
         return await _identity_alone(name, config, connection, resource, store, counters)
+
+
+def changing_identity(store: Store, name: str) -> AbstractAsyncContextManager[None]:
+    """Let no other process that shares the store change the identity of a bot while the block runs."""
+    return store.exclusive(f"identity {name}") if isinstance(store, SharedStore) else nullcontext()
 
 
 async def _identity_alone(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -20,9 +20,9 @@ from chatbot.bot import Bot
 from chatbot.cluster.notes import Asked, encode
 from chatbot.cluster.requests import ReplicaAnswer, Requests
 from chatbot.errors import ServiceError, StateError, StoreError, UnknownName
-from chatbot.runtime.assemble import Runtime, passing_over, server_ms_of
+from chatbot.runtime.assemble import Runtime, changing_identity, passing_over, server_ms_of
 from chatbot.runtime.replicas import PAUSES, as_json, ask_others
-from chatbot.stores.base import SharedStore, Store
+from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import PauseBot, ResumeBot, Write
 
@@ -195,7 +195,7 @@ class Pauses:
     async def _resume_as_marked(self, bot: Bot) -> None:
         """Start a bot that another process has resumed; of those that do, one skips what is to be skipped."""
         store, resource = self._runtime.store, self._runtime.connection.resource
-        async with store.exclusive(f"identity {bot.name}") if isinstance(store, SharedStore) else nullcontext():
+        async with changing_identity(store, bot.name):
             record = await store.find_bot(bot.name, resource)
             if record is None or record.paused_ms is not None:
                 return
