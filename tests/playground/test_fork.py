@@ -65,10 +65,10 @@ async def fetch(ctx: Context) -> str:
     return "connected"
 
 
-@plugin.message(html=True)
+@plugin.message()
 async def echo(ctx: Context) -> str:
     return f"echo: {ctx.text}"
-""".replace("(html=True)", "()")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -296,26 +296,19 @@ def is_running(pid: str) -> bool:
 def test_the_command_replays_a_thread_of_running_bots(talked: tuple[Daemon, str]) -> None:
     daemon, _ = talked
     facts = json.loads((daemon.directory / ".chatbot" / "run.json").read_text())
-    environment = {**os.environ, "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "chatbot"]
-    listed = subprocess.run(
-        [*command, "threads", "list", "--bot", "dice", "--format", "json"],
-        cwd=daemon.directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+
+    def chatbot(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "NO_COLOR": "1"}
+        command = [sys.executable, "-m", "chatbot", *words]
+        return subprocess.run(
+            command, cwd=daemon.directory, env=environment, capture_output=True, text=True, check=False
+        )
+
+    listed = chatbot("threads", "list", "--bot", "dice", "--format", "json")
+    assert listed.returncode == 0, listed.stderr
     thread = next(id for one in json.loads(listed.stdout)["threads"] if (id := one["thread"]) != facts["lobby"])
 
-    done = subprocess.run(
-        [*command, "replay", "--thread", thread],
-        cwd=daemon.directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = chatbot("replay", "--thread", thread)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"\d replies, no differences, 1 not repeatable", done.stdout)
