@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -278,13 +278,15 @@ class Cluster:
 
     def owner_of(self, thread: ThreadId) -> Replica | None:
         """Return the replica that holds the lock of a thread's shard."""
-        name = self.database.owners().get(shard_of(thread))
-        return next((replica for replica in self.replicas if replica.name == name), None)
+        return self._owner_of_shard(shard_of(thread))
 
     @property
     def owner_of_bot(self) -> Replica | None:
         """The replica that holds what belongs to the bot and to no thread."""
-        name = self.database.owners().get(shard_of_bot(self.bot))
+        return self._owner_of_shard(shard_of_bot(self.bot))
+
+    def _owner_of_shard(self, shard: int) -> Replica | None:
+        name = self.database.owners().get(shard)
         return next((replica for replica in self.replicas if replica.name == name), None)
 
     def is_balanced(self) -> bool:
@@ -363,7 +365,3 @@ class _Healing:
 
     def observe(self, fact: Observation) -> None:
         self._healed[self._replica] += isinstance(fact, DoubleHealed)
-
-
-Step = Callable[[Cluster], Awaitable[None]]
-"""One thing that happens to a cluster."""

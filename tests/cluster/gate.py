@@ -77,6 +77,11 @@ class Gate:
             await anyio.sleep_forever()
 
 
+def is_send(request: HttpRequest) -> bool:
+    """Return whether a request sends a message."""
+    return request.method == "POST" and request.url.partition("?")[0].endswith("/messages")
+
+
 class GatedTransport(AsgiTransport):
     """The way of a replica to the service, through its gate."""
 

@@ -19,6 +19,7 @@ from chatbot.model import ThreadId
 from chatbot.stores.shards import shard_of
 from chatbot.stores.writes import SetTimer
 from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.gate import is_send
 from tests.cluster.plugins import Seen, counting, echo, greeter, slow, timing
 
 pytestmark = pytest.mark.virtual_time
@@ -36,6 +37,16 @@ async def two_replicas(cluster: Cluster) -> tuple[Replica, Replica]:
     one, two = await cluster.join(), await cluster.join()
     await cluster.balanced()
     return one, two
+
+
+async def talking(cluster: Cluster) -> tuple[Replica, ThreadId]:
+    """Let one replica answer in a thread."""
+    one = await cluster.join()
+    await cluster.balanced()
+    thread = cluster.thread("Ann")
+    cluster.say(thread, "Ann", "hi")
+    await answered(cluster, thread, "hi")
+    return one, thread
 
 
 async def test_a_thread_moves_only_after_its_running_handler_and_the_others_at_once() -> None:
@@ -232,11 +243,7 @@ async def test_what_a_lost_thread_had_deferred_is_not_stored_once_it_is_owned_ag
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Cluster(echo) as cluster:
-        one = await cluster.join()
-        await cluster.balanced()
-        thread = cluster.thread("Ann")
-        cluster.say(thread, "Ann", "hi")
-        await answered(cluster, thread, "hi")
+        one, thread = await talking(cluster)
         context = one.bot.context
         [record] = await one.store.threads(cluster.bot)
         write_behind = WriteBehind(context)
@@ -269,11 +276,7 @@ async def test_a_turn_that_has_not_begun_when_its_thread_is_lost_does_nothing(mo
         return await run(lane)
 
     async with Cluster(echo) as cluster:
-        one = await cluster.join()
-        await cluster.balanced()
-        thread = cluster.thread("Ann")
-        cluster.say(thread, "Ann", "hi")
-        await answered(cluster, thread, "hi")
+        one, thread = await talking(cluster)
         scheduler = one.bot.scheduler
         await cluster.until(lambda: thread not in scheduler.working, step=0.013)
         lane = scheduler.lanes[thread]
@@ -289,11 +292,7 @@ async def test_a_turn_that_has_not_begun_when_its_thread_is_lost_does_nothing(mo
 
 async def test_what_a_restarted_bot_had_deferred_in_a_thread_is_not_stored_after_the_thread_was_lost() -> None:
     async with Cluster(echo) as cluster:
-        one = await cluster.join()
-        await cluster.balanced()
-        thread = cluster.thread("Ann")
-        cluster.say(thread, "Ann", "hi")
-        await answered(cluster, thread, "hi")
+        one, thread = await talking(cluster)
         await anyio.sleep(3)
         commits = one.bot.scheduler.lanes[thread].commits
         message_id = commits.cursor.top + 1000
@@ -409,7 +408,7 @@ async def test_a_reply_that_a_frozen_replica_sends_after_its_thread_was_taken_ov
         await answered(cluster, thread, "first")
 
         def pause_before_send(request: HttpRequest) -> None:
-            if request.method == "POST" and f"{request.url}".partition("?")[0].endswith("/messages"):
+            if is_send(request):
                 one.pause()
 
         one.gate.on_request = pause_before_send

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from chatbot import Context, Plugin
 from chatbot.model import ThreadId
-from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.cluster import Cluster
+from tests.cluster.plugins import echo
 
 pytestmark = pytest.mark.virtual_time
-
-
-def echo(_replica: Replica) -> list[Plugin]:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
-        return ctx.text
-
-    return [plugin]
 
 
 async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> None:

@@ -18,6 +18,7 @@ from chatbot.stores import writes as w
 from chatbot.stores.shards import shard_of, shard_of_bot
 from tests.cluster.cluster import Replica
 from tests.cluster.database import Database, Witness
+from tests.cluster.gate import is_send
 
 SLOW_SECONDS: Final = 2.0
 """A request that takes longer may arrive after the proof read of the next owner, which then repeats it."""
@@ -313,8 +314,7 @@ def _thread(request: HttpRequest) -> str | None:
 
 def _key(request: HttpRequest) -> str | None:
     """Return the key of a reply that a request sends."""
-    path = urlsplit(request.url).path
-    if request.method != "POST" or not path.endswith("/messages"):
+    if not is_send(request):
         return None
     data = request.data
     key = json.loads(data).get("metadata", {}).get(REPLY_KEY) if isinstance(data, str | bytes) else None

@@ -22,6 +22,7 @@ from chatbot.errors import StoreError
 from chatbot.polling.cadence import Cadence
 from chatbot.testing.virtual_time import VirtualTimeLoop
 from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.gate import is_send
 from tests.simulation.judge import DEATHS, Judge
 from tests.simulation.oracle import Oracle, Problem, Trace
 from tests.simulation.plugins import Ways, witness
@@ -352,8 +353,3 @@ class Play:
         if self._places[place] is replica:
             await anyio.sleep(self._dice.choice((0.0, 0.0, 0.1, 0.5)))
             await self._kill(place, seconds)
-
-
-def is_send(request: HttpRequest) -> bool:
-    """Return whether a request sends a message."""
-    return request.method == "POST" and request.url.partition("?")[0].endswith("/messages")
