@@ -54,9 +54,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def url(postgres_server: PostgresServer, postgres_url: str) -> Iterator[str]:
-    schema = postgres_url.rpartition("=")[2]
-    postgres_server.psql(f"CREATE ROLE azure LOGIN PASSWORD 'token-1'; CREATE SCHEMA {schema} AUTHORIZATION azure")
+def url(postgres_server: PostgresServer, postgres_url: str, postgres_schema: str) -> Iterator[str]:
+    postgres_server.psql(
+        f"CREATE ROLE azure LOGIN PASSWORD 'token-1'; CREATE SCHEMA {postgres_schema} AUTHORIZATION azure"
+    )
     yield postgres_url.replace("bots:swordfish@", "azure@") + "&auth=entra&credential=managed-identity"
     postgres_server.psql("DROP OWNED BY azure CASCADE; DROP ROLE azure")
 

@@ -43,14 +43,19 @@ anyio.run(main)
 """
 
 
-def owner_process(url: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", OWNING, url],
+def script_process(script: str, url: str) -> subprocess.Popen[str]:
+    """Start a script that uses a store, and talks with its test line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
+
+
+def owner_process(url: str) -> subprocess.Popen[str]:
+    process = script_process(OWNING, url)
     assert process.stdout is not None
     assert process.stdout.readline() == "owns\n"
     return process

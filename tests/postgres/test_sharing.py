@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
@@ -21,7 +19,7 @@ from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen, SaveState
 from tests.contracts.records import ANN, BOT, HALL, YARD, begin, only_thread
 from tests.postgres.proxy import Proxy, proxied
-from tests.postgres.test_ownership import ENDING_SESSIONS, end
+from tests.postgres.test_ownership import ENDING_SESSIONS, end, script_process
 from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.postgres
@@ -113,15 +111,7 @@ anyio.run(main)
 @asynccontextmanager
 async def other_process(url: str, script: str = SHARING) -> AsyncIterator[tuple[subprocess.Popen[str], frozenset[int]]]:
     """A replica in a process of its own, and what it owns."""
-    process = await anyio.to_thread.run_sync(
-        lambda: subprocess.Popen(
-            [sys.executable, "-c", script, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-    )
+    process = await anyio.to_thread.run_sync(script_process, script, url)
     assert process.stdout is not None
     try:
         while not (line := await anyio.to_thread.run_sync(process.stdout.readline)).startswith("owns"):
@@ -174,13 +164,13 @@ async def test_a_commit_for_shards_of_another_process_changes_nothing(postgres_u
 
 
 async def test_of_commits_that_are_written_together_only_those_for_lost_shards_fail(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str
 ) -> None:
-    schema = postgres_url.rpartition("=")[2]
     async with joined(postgres_url) as one:
         await one.owns(SHARDS)
         await one.store.commit(BOT, [begin()], shards=ALL_SHARDS)
-        taken = f"UPDATE {schema}.shard SET epoch = epoch + 1, owner = 'other' WHERE id IN (4, 6)"  # shards 3 and 5
+        # of the shards 3 and 5
+        taken = f"UPDATE {postgres_schema}.shard SET epoch = epoch + 1, owner = 'other' WHERE id IN (4, 6)"
         await anyio.to_thread.run_sync(postgres_server.psql, taken)
         refused: set[int] = set()
 
@@ -301,14 +291,13 @@ async def test_a_process_whose_sessions_break_keeps_its_shards(
 
 
 async def test_a_session_with_the_number_of_a_dead_one_is_not_taken_for_it(
-    postgres_server: PostgresServer, postgres_url: str
+    postgres_server: PostgresServer, postgres_url: str, postgres_schema: str
 ) -> None:
     """A server that was restarted uses the numbers of sessions again."""
-    schema = postgres_url.rpartition("=")[2]
     async with joined(postgres_url) as one:
         await one.owns(SHARDS)
         ghosts = (
-            f"INSERT INTO {schema}.replica (id, host, pid, version, started_ms, is_member, backend)"
+            f"INSERT INTO {postgres_schema}.replica (id, host, pid, version, started_ms, is_member, backend)"
             " SELECT 'ghost ' || number, '', 1, '', 1, true, number FROM generate_series(1, 3000) AS offset_,"
             " LATERAL (SELECT pg_backend_pid() + offset_ AS number) AS numbers"
         )
