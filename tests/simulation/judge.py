@@ -171,23 +171,21 @@ class Judge:
 
     def is_settled(self, deaths: Mapping[int, int]) -> bool:
         """Return whether everything that is owed is there, and nothing is pending."""
-        replies = {thread: [text for _, text in texts] for thread, texts in self._all_replies().items()}
         if any(self.oracle.now() < reminder.due for reminder in self.reminders.values()):
             return False
         if self.cluster.database.pending():
             return False
         if any(said.what == "die" and deaths.get(said.number, 0) < DEATHS for said in self.said):
             return False
+        replies = self._all_replies()
+        there = _ids(replies)
         return all(
-            any(re.fullmatch(pattern, text) for text in replies.get(thread, ()))
+            any(re.fullmatch(pattern, text) for _, text in replies.get(thread, ()))
             for thread, pattern in self._wanted(deaths)
-        ) and all(len(doubles) < 2 or self._living(doubles) < 2 for doubles in self._doubles().values())
+        ) and all(len(there.intersection(doubles)) < 2 for doubles in self._doubles().values())
 
     def _doubles(self) -> dict[tuple[str, str], list[int]]:
         return {place: sorted(one.message for one in sent) for place, sent in self.oracle.sent.items() if len(sent) > 1}
-
-    def _living(self, messages: list[int]) -> int:
-        return sum(message in {id for texts in self._all_replies().values() for id, _ in texts} for message in messages)
 
     # ── the judgment ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -259,7 +257,7 @@ class Judge:
                 self.oracle.report("timer", f"{number} rang although it was canceled")
 
     def _judge_healing(self, replies: Mapping[int, list[tuple[int, str]]]) -> None:
-        there = {id for texts in replies.values() for id, _ in texts}
+        there = _ids(replies)
         for (_, key), messages in self._doubles().items():
             living = [message for message in messages if message in there]
             if living != messages[:1]:
@@ -305,6 +303,10 @@ def _first_answer(text: str) -> int | None:
         return None
     found = re.match(r"\w+ (\d+)", text)
     return int(found[1]) if found else None
+
+
+def _ids(replies: Mapping[int, list[tuple[int, str]]]) -> set[int]:
+    return {id for texts in replies.values() for id, _ in texts}
 
 
 def _numbers(pattern: str, replies: Mapping[int, list[tuple[int, str]]]) -> list[int]:
