@@ -17,6 +17,7 @@ from typing import Final, Protocol, TypeVar
 import anyio
 
 from chatbot.errors import NotOwner, StoreError
+from chatbot.stores.postgres_server import SILENT_SECONDS
 from chatbot.stores.schema import migrate
 from chatbot.stores.shards import ALL_SHARDS
 from chatbot.stores.sql import Plan, Statement, execute, run
@@ -24,7 +25,7 @@ from chatbot.stores.writes import Write
 
 T = TypeVar("T")
 
-TTL: Final = 6.0
+TTL: Final = SILENT_SECONDS
 """Seconds of silence after which the server ends a session, and its locks become free."""
 
 

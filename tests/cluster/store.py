@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -15,21 +15,16 @@ from chatbot.errors import NotOwner, StoreError
 from chatbot.model import UserId
 from chatbot.stores import codec, queries
 from chatbot.stores.base import Replica, ShardChange, ShardsGained, ShardsLost, ShardsWanted
+from chatbot.stores.postgres_session import BEAT_SECONDS, HELD_SECONDS
 from chatbot.stores.queries import LastHolder, SqlStore
 from chatbot.stores.shards import plan
 from chatbot.stores.sql import Plan, run
 from chatbot.stores.statements import statements
 from chatbot.stores.writes import Write
-from tests.cluster.database import TTL, Database, Session, executing
+from tests.cluster.database import Database, Session, executing
 from tests.cluster.gate import Gate
 
 T = TypeVar("T")
-
-BEAT_SECONDS: Final = 1.0
-"""Seconds between two beats: each is a heartbeat, and reads who holds which shards."""
-
-HELD_SECONDS: Final = 0.9 * TTL
-"""Seconds after the sending of a beat for which its answer allows polls and sends."""
 
 
 class Queue(Generic[T]):

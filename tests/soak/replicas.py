@@ -26,6 +26,7 @@ from anyio.abc import TaskGroup
 from chatbot.errors import ChatbotError, StoreError
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import Replica, SharedStore
+from chatbot.stores.postgres_server import SILENT_SECONDS
 from chatbot.stores.shards import SHARDS, shard_of
 from chatbot.stores.url import open_between_runs
 from tests.chaos.processes import Daemon, Service
@@ -34,10 +35,7 @@ from tests.postgres.proxy import Proxy, proxied, served
 from tests.soak.soak import Plan, Soak
 from tests.support.postgres import PostgresServer
 
-TTL_SECONDS: Final = 6.0
-"""How long a session of a replica may be silent before the server ends it."""
-
-PAUSE_SECONDS: Final = (TTL_SECONDS + 1, TTL_SECONDS + 6)
+PAUSE_SECONDS: Final = (SILENT_SECONDS + 1, SILENT_SECONDS + 6)
 """How long a replica is stopped, or cut off from its store: longer than its shards are kept for it."""
 
 CUT_SECONDS: Final = (2.0, 12.0)
@@ -279,7 +277,7 @@ class ReplicaSoak(Soak):
         owned: set[ThreadId],
         at: float,
         record: list[float],
-        seconds: float = 3 * TTL_SECONDS,
+        seconds: float = 3 * SILENT_SECONDS,
     ) -> None:
         """Note, for some seconds, when others poll the threads of a replica that no longer can."""
         waiting = set(owned)
