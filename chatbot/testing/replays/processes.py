@@ -100,7 +100,7 @@ async def _run(job: ReplayJob, run: _Run, note: Callable[[int], None], shows_err
             raise ReplayFailed(_why(process, run))
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(process)
+            await end_process(process)
     _raise_failure(run.result)
 
 
@@ -133,12 +133,11 @@ async def _read(stream: ByteReceiveStream, run: _Run, note: Callable[[int], None
                 return
 
 
-async def _end(process: Process) -> None:
-    """Kill the process with everything that its handlers have started."""
+async def end_process(process: Process) -> None:
+    """Kill a process that leads a session of its own, with everything that its handlers have started."""
+    # Not `process.kill`: it may take the exit code before the event loop does, which then logs an unknown process.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        process.kill()
     await process.aclose()
 
 
