@@ -32,7 +32,7 @@ from chatbot.bot.scheduler import Scheduler
 from chatbot.cluster.notes import BotNote, LettersChanged
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource
-from chatbot.dispatch.author_code import uncancelled
+from chatbot.dispatch.author_code import Uncancelled
 from chatbot.errors import NotOwner, StoreError, kind_of
 from chatbot.events import BotStarted, ThreadEvent
 from chatbot.model import ThreadId, UserId
@@ -215,7 +215,7 @@ class Bot:
         Otherwise a loop that was canceled by foreign code would end silently, and the bot would continue without its
         scheduler.
         """
-        async with uncancelled():
+        async with Uncancelled():
             await loop()
         if self.context.is_stopping and loop == self.watcher.run:
             return  # a stopping bot no longer polls the thread list, while running handlers may still take long

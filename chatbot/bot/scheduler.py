@@ -24,7 +24,7 @@ from chatbot.bot.lane import Lane, LaneServices
 from chatbot.bot.membership import AnswerCheck
 from chatbot.bot.poll_queue import NextRun, PollQueue
 from chatbot.bot.retries import AttemptJournal, retries_in
-from chatbot.dispatch.author_code import uncancelled
+from chatbot.dispatch.author_code import Uncancelled
 from chatbot.errors import kind_of
 from chatbot.events import Event
 from chatbot.model import ThreadId, milliseconds
@@ -333,7 +333,7 @@ class Scheduler:
                 self._scopes[thread] = scope
                 # Lost before this task began: there was no scope to cancel, and the lane would send what is pending.
                 if self._current(thread) is lane:
-                    async with uncancelled():
+                    async with Uncancelled():
                         next_run = await lane.run()
         except Exception as error:
             lane.state.log.exception("turn.failed")

@@ -614,8 +614,15 @@ def restore_recursion_limit() -> None:
         setrecursionlimit(_RECURSION_LIMIT)
 
 
-class _Uncancelled(AbstractAsyncContextManager[None]):
-    """See `uncancelled`."""
+class Uncancelled(AbstractAsyncContextManager[None]):
+    """Protects our own work in the block, such as a loop of the bot, from cancellation by anything but our scopes.
+
+    Otherwise a task cancelled by foreign code would end silently, and its task group with it. A scope keeps cancelling
+    while it is cancelled, a native `Task.cancel` cancels once. So the next checkpoint shows which one it was.
+
+    Raises:
+        AbnormalExit: Foreign code cancelled the work.
+    """
 
     async def __aenter__(self) -> None:
         """Do nothing."""
@@ -624,21 +631,6 @@ class _Uncancelled(AbstractAsyncContextManager[None]):
         if isinstance(error, asyncio.CancelledError):
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise AbnormalExit(error) from error
-
-
-_UNCANCELLED: Final = _Uncancelled()
-
-
-def uncancelled() -> AbstractAsyncContextManager[None]:
-    """Protect our own work in the block, such as a loop of the bot, from cancellation by anything but our scopes.
-
-    Otherwise a task cancelled by foreign code would end silently, and its task group with it. A scope keeps cancelling
-    while it is cancelled, a native `Task.cancel` cancels once. So the next checkpoint shows which one it was.
-
-    Raises:
-        AbnormalExit: Foreign code cancelled the work.
-    """
-    return _UNCANCELLED
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:

@@ -13,7 +13,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from chatbot.dispatch.author_code import uncancelled
+from chatbot.dispatch.author_code import Uncancelled
 from chatbot.errors import AbnormalExit, kind_of
 
 MAX_PAUSE_SECONDS: Final = 60.0
@@ -48,7 +48,7 @@ class _Run:
     async def run(self) -> None:
         try:
             with self._scope:
-                async with uncancelled():
+                async with Uncancelled():
                     await keep_running(self.bot, self.stopping)
         except AbnormalExit:
             # Kept from the task group, which would cancel the other bots. Health reports it: see `Supervisor.ended`.
@@ -144,7 +144,7 @@ async def keep_running(
     while not stopping.is_set():
         begun = anyio.current_time()
         try:
-            async with uncancelled():
+            async with Uncancelled():
                 await bot.run(stopping)
             if stopping.is_set():
                 return
