@@ -132,11 +132,6 @@ class Lane:
         """Whether no action, receipt or dead-letter retry is pending."""
         return self.commits.is_settled and not self._letters
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether to begin no new work, because the bot stops or another process is to serve the thread."""
-        return self._context.is_stopping or self.state.is_released
-
     def release(self) -> None:
         """Begin no new work: the event in hand is finished, and what can be sent now is sent."""
         self.state.is_released = True
@@ -206,14 +201,14 @@ class Lane:
         if presence is Presence.SUSPECTED and (next_run := await self._check_membership()) is not None:
             return next_run
         try:
-            pause = None if self.is_ending else await self._receive()
+            pause = None if self.state.is_ending else await self._receive()
             if pause is None:
                 pause = self.poller.next_poll(get_running_loop().time())
             if self.membership.presence is not Presence.IN:
                 return NextRun(due_in=pause)
             pause = earliest(pause, await self._send())
             self.state.budget.expire(get_running_loop().time())
-            if self.is_ending:
+            if self.state.is_ending:
                 return NextRun(due_in=pause)
             return NextRun(due_in=pause, poll_in=self._poll_pause())
         except (Forbidden, NotFound) as error:
@@ -320,7 +315,7 @@ class Lane:
         receipts = await self.receipts.poll(self._receipt_floor)
         async with aclosing(self.receipts.events(receipts, self._receipt_floor)) as events:
             async for event, write in events:
-                if self.is_ending or self.commits.outbox.is_full:
+                if self.state.is_ending or self.commits.outbox.is_full:
                     return
                 await self.processor.handle(event, {}, write)
                 await self.processor.flush()
@@ -371,7 +366,7 @@ class Lane:
             ServiceError: The bot is in the thread, but the service refuses its messages.
             TryAgain: The check is not possible now.
         """
-        if self.is_ending:
+        if self.state.is_ending:
             return NextRun()
         if pause := self.membership.pause(get_running_loop().time()):
             return NextRun(due_in=pause)
@@ -393,7 +388,7 @@ class Lane:
 
     async def _work_while_out(self) -> NextRun:
         """Expire work that has waited too long for the bot's return, and probe the membership when that is due."""
-        if self.is_ending:
+        if self.state.is_ending:
             return NextRun()
         pause = await self.presence.expire()
         is_known = not self.presence.is_new
@@ -422,7 +417,7 @@ class Lane:
             self._context.ongoing.record_failure("store", error)
 
     async def _work_outside_threads(self) -> NextRun:
-        while not self.is_ending and await self._handle_next():
+        while not self.state.is_ending and await self._handle_next():
             pass
         return NextRun()
 

@@ -229,7 +229,7 @@ class ThreadState:
     """
 
     __slots__ = (
-        "_bot_log",
+        "_context",
         "_log",
         "arrived",
         "budget",
@@ -244,7 +244,7 @@ class ThreadState:
     def __init__(self, context: BotContext, thread: ThreadId | None, record: ThreadRecord | None) -> None:
         self.thread = thread
         self.key = thread or NO_THREAD
-        self._bot_log = context.log
+        self._context = context
         self._log: FilteringBoundLogger | None = None
         self.budget = Budget(shared=context.shared.of(thread)) if thread else Budget()
         self.membership = Membership.of(record)
@@ -257,8 +257,14 @@ class ThreadState:
     def log(self) -> FilteringBoundLogger:
         """Logger bound to bot and thread, made when it is first used: most threads have nothing to log."""
         if self._log is None:
-            self._log = self._bot_log.bind(thread=self.thread) if self.thread else self._bot_log
+            log = self._context.log
+            self._log = log.bind(thread=self.thread) if self.thread else log
         return self._log
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether to begin no new work, because the bot stops or another process is to serve the thread."""
+        return self._context.is_stopping or self.is_released
 
     def age(self, now_ms: int) -> float:
         """Return the seconds for which the bot has been out of the thread; 0 if unknown or in."""

@@ -209,7 +209,7 @@ class ThreadPoller:
                         if event is None:
                             continue
                         yield event, {message.number: message.version}
-                        if self._context.is_stopping or self._state.is_released or self._commits.outbox.is_full:
+                        if self._state.is_ending or self._commits.outbox.is_full:
                             return
         except Interrupted:
             self._state.log.debug("poll.interrupted")

@@ -81,7 +81,7 @@ class EventProcessor:
         Raises:
             TryAgain, StoreError: As `handle`.
         """
-        if self.commits.outbox.is_full or self._context.is_stopping or self._state.is_released:
+        if self.commits.outbox.is_full or self._state.is_ending:
             return False
         if self._state.thread is None and not self._context.owns_bot:
             return False  # its lane is always there, but another process runs the schedules
