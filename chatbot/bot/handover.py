@@ -25,7 +25,7 @@ from chatbot.actions import ActionKey
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import NO_THREAD, BotContext
-from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.handlers import HandlerRunner, Signal
 from chatbot.bot.scheduler import UNEXPECTED_ERROR_PAUSE, Scheduler
 from chatbot.cluster.notes import (
     ActionsAdded,
@@ -95,7 +95,7 @@ class Handover:
         self._taken_rows: set[ActionKey] = set()
         self._missed: frozenset[str] = frozenset()
         self._is_start_due = False
-        self._start_is_due = anyio.Event()
+        self._start_requested = Signal()
 
     # ── take ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,7 +211,7 @@ class Handover:
             self._has_announced_stop = False
             scheduler.restart_threadless_lane()
             self._is_start_due = True
-            self._start_is_due.set()
+            self._start_requested.set()
             if is_start:
                 self._watcher.restart(polled_ms)
             else:
@@ -339,9 +339,7 @@ class Handover:
 
     async def wait_for_start(self) -> None:
         """Wait until `take_start` may return true."""
-        while not self._is_start_due:
-            self._start_is_due = anyio.Event()
-            await self._start_is_due.wait()
+        await self._start_requested.wait()
 
     async def announce_stop(self) -> None:
         """Run the handlers of the bot's stop, once: a process that stops gives its shards up at the same time."""
