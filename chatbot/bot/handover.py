@@ -353,8 +353,6 @@ class Handover:
         self._loading -= shards
         self._context.loaded -= shards
         self._remove(shards)
-        # Also what is only being read: the schedules of a bot would run here, although another process runs them.
-        self._context.conversations.forget(lambda thread: self._shard(thread) in shards)
 
     def _remove(self, shards: Collection[int]) -> None:
         gone = self._held.intersection(shards)
@@ -363,6 +361,8 @@ class Handover:
             self._ending.pop(shard, None)
         self._context.crashed.difference_update(shards)
         self._write_behind.forget_lost(lambda thread: self._shard(thread) in shards)
+        # Also what is only being read: the schedules of a bot would run here, although another process runs them.
+        self._context.conversations.forget(lambda thread: self._shard(thread) in shards)
         if not gone:
             return
         scheduler = self._scheduler
@@ -371,7 +371,6 @@ class Handover:
         scheduler.unfinished = {
             thread: attempt for thread, attempt in scheduler.unfinished.items() if self._shard(thread) not in gone
         }
-        self._context.conversations.forget(lambda thread: self._shard(thread) in gone)
         if self._shard(None) in gone:
             scheduler.remove_threadless_lane()
             self._watcher.restart(None)
