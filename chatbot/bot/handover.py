@@ -15,7 +15,7 @@ Other processes tell by notes what concerns threads that are owned here. `find_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import anyio
@@ -182,13 +182,10 @@ class Handover:
             StoreError: The store could not be read, or a shard was lost meanwhile; calling this again is safe.
         """
         context, store, scheduler = self._context, self._context.store, self._scheduler
-        rows: dict[ThreadId, list[OutboxRow]] = {}
-        for row in await store.pending(context.user):
-            if self._is_loading(row.thread):
-                rows.setdefault(row.thread, []).append(row)
+        pending = await store.pending(context.user)
         # Before any lane is created: a handler that killed the last process must not run unguarded.
         unfinished = await self._review_attempts(is_first=is_first, is_other=is_other)
-        records = [record for record in await store.threads(context.user) if self._is_loading(record.thread)]
+        records = await store.threads(context.user)
         parked = [record.thread for record in records if record.is_left]
         letters = [letter for letter in await store.dead_letters(context.user) if letter.is_revived]
         horizon_ms = await store.horizon(context.user)
@@ -198,9 +195,11 @@ class Handover:
         await context.conversations.load(schedules, parked, is_wanted=self._is_loading)
         # Nothing below waits, so nothing is lost meanwhile.
         self._forget_others(self._loading)
-        taken = {row.key for pending in rows.values() for row in pending}
-        self._taken_rows = taken if len(self._taken_rows) > MAX_TAKEN_ROWS else self._taken_rows | taken
+        pending = [row for row in pending if self._is_loading(row.thread)]
+        records = [record for record in records if self._is_loading(record.thread)]
         unfinished = {thread: attempt for thread, attempt in unfinished.items() if self._is_loading(thread)}
+        taken = {row.key for row in pending}
+        self._taken_rows = taken if len(self._taken_rows) > MAX_TAKEN_ROWS else self._taken_rows | taken
         scheduler.unfinished = {**scheduler.unfinished, **unfinished}
         # A message sent shortly before the horizon may have become visible after it.
         polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
@@ -217,11 +216,8 @@ class Handover:
             else:
                 self._watcher.take_over(polled_ms)
                 scheduler.schedule(NO_THREAD)
-        self._create_lanes(records, rows, polled_ms)
-        for letter in letters:
-            thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else None
-            if self._is_loading(thread) and not self._queue_letter(letter):
-                context.log.warning("dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+        self._create_lanes(records, pending, polled_ms)
+        self._queue_letters(letter for letter in letters if self._is_loading(_thread_of(letter)))
         self._loading = set()
 
     def _forget_others(self, loading: Collection[int] = ()) -> None:
@@ -231,15 +227,16 @@ class Handover:
             self._context.conversations.forget(lambda thread: self._shard(thread) not in kept)
 
     def _create_lanes(
-        self, records: Iterable[ThreadRecord], rows: dict[ThreadId, list[OutboxRow]], polled_ms: int | None
+        self, records: Sequence[ThreadRecord], actions: Iterable[OutboxRow], polled_ms: int | None
     ) -> None:
         context, scheduler, is_shared = self._context, self._scheduler, self._context.ownership.is_shared
+        rows: dict[ThreadId, list[OutboxRow]] = {}
+        for row in actions:
+            rows.setdefault(row.thread, []).append(row)
         if is_shared:
             # The horizon is one process's: what another one had not yet handled may be older.
             polled_ms = None
-            records = sorted(
-                (record for record in records if self._is_loading(record.thread)), key=_last_ms, reverse=True
-            )
+            records = sorted(records, key=_last_ms, reverse=True)
         talking_ms = context.conversations.now_ms - TALKING_MS
         for place, record in enumerate(records):
             pending = rows.pop(record.thread, ())
@@ -256,8 +253,6 @@ class Handover:
     def _restore_unknown_threads(self, rows: Mapping[ThreadId, Collection[OutboxRow]]) -> None:
         """Restore actions for threads that the bot was never in: they fail unless it enters the thread."""
         for thread, pending in rows.items():
-            if not self._is_loading(thread):
-                continue
             outbox = self._scheduler.lane_of(thread).commits.outbox
             for row in pending:
                 outbox.add(row)
@@ -271,7 +266,7 @@ class Handover:
         when the process was stopped. A bot that crashed and was restarted in the same process counts nothing.
         """
         context, store = self._context, self._context.store
-        is_killed = is_first and context.was_killed and not store.was_stopping
+        is_killed = context.was_killed and not store.was_stopping
         found = await store.attempts(context.user)
         attempts = {thread: attempt for thread, attempt in found.items() if self._is_loading(thread)}
         writes: list[Write] = []
@@ -279,7 +274,7 @@ class Handover:
         for thread, attempt in list(attempts.items()):
             if attempt.progress is Progress.WAITING:
                 continue
-            was_killed = is_killed or (is_first and self._is_crashed(thread))
+            was_killed = is_first and (is_killed or self._shard(thread) in context.crashed)
             kills = attempt.count + was_killed
             cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
             changed.append(thread)
@@ -292,9 +287,6 @@ class Handover:
         if writes:
             await context.commit(writes, threads=changed)
         return attempts
-
-    def _is_crashed(self, thread: ThreadId) -> bool:
-        return bool(self._context.crashed) and self._shard(thread) in self._context.crashed
 
     # ── release and lose ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -433,8 +425,8 @@ class Handover:
 
     def owns_letter(self, letter: DeadLetter) -> bool:
         """Return whether a retry of a dead letter would be made here."""
-        context = self._context
-        return context.owns(letter.event.thread) if isinstance(letter.event, ThreadEvent) else context.owns_bot
+        thread = _thread_of(letter)
+        return self._context.owns_bot if thread is None else self._context.owns(thread)
 
     async def takeover(self) -> None:
         """Wait until what is being read from the store is in memory."""
@@ -484,6 +476,10 @@ class Handover:
     def _knows(self, thread: ThreadId, key: ActionKey) -> bool:
         lane = self._scheduler.lanes.get(thread)
         return lane is not None and lane.commits.knows(key)
+
+
+def _thread_of(letter: DeadLetter) -> ThreadId | None:
+    return letter.event.thread if isinstance(letter.event, ThreadEvent) else None
 
 
 def _last_ms(record: ThreadRecord) -> int:

@@ -215,8 +215,8 @@ def without_last_write() -> Patch:
 def without_rows() -> Patch:
     """Take threads over without their pending actions."""
 
-    def create(former: Any, handover: Handover, records: Any, _rows: Any, polled_ms: int | None) -> None:
-        former(handover, records, {}, polled_ms)
+    def create(former: Any, handover: Handover, records: Any, _actions: Any, polled_ms: int | None) -> None:
+        former(handover, records, (), polled_ms)
 
     return wrapped(Handover, "_create_lanes", create)
 
