@@ -449,8 +449,9 @@ class Maintenance:
 
         Their next polls may be many minutes away, and what the last one has counted takes more memory than a lane.
         """
+        now = anyio.current_time()
         for number, lane in enumerate(list(self._scheduler.lanes.values()), 1):
-            lane.state.budget.expire(anyio.current_time())
+            lane.state.budget.expire(now)
             if not number % THREADS_AT_ONCE:
                 await anyio.lowlevel.checkpoint()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -12,6 +12,7 @@ import anyio
 from chatbot.bot.environment import BotContext
 from chatbot.cluster.notes import ListedThread, ThreadsListed
 from chatbot.model import ThreadId, ThreadItem, milliseconds
+from chatbot.polling.message_events import time_of
 from chatbot.polling.thread_list import CERTAINTY_MS, may_have_moved
 
 AGAIN_SECONDS: Final = CERTAINTY_MS / 1000
@@ -99,4 +100,4 @@ def item_of(listed: ListedThread) -> ThreadItem:
 
 
 def _time(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    return None if ms is None else time_of(ms)
