@@ -51,8 +51,9 @@ class Value:
         return hash(hashed(self))
 
     def __repr__(self) -> str:
-        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)  # type: ignore[arg-type]
-        return f"{self.__class__.__qualname__}({', '.join(shown)})"
+        cls: Any = self.__class__
+        shown = (f"{part.name}={getattr(self, part.name)!r}" for part in fields(cls) if part.repr)
+        return f"{cls.__qualname__}({', '.join(shown)})"
 
 
 _Getter: TypeAlias = Callable[[object], Any]
@@ -61,12 +62,12 @@ _GETTERS: Final[dict[Any, tuple[_Getter, _Getter]]] = {}
 
 
 def _getters(cls: Any) -> tuple[_Getter, _Getter]:
-    """Return what gets the values of an object that are compared, and those that are hashed."""
+    """Return two functions: they return the values of an object that are compared, and those that are hashed."""
     if cls not in _GETTERS:
-        compared = [one for one in fields(cls) if one.compare]
-        hashed = [one.name for one in compared if one.hash is not False]
+        compared = [part for part in fields(cls) if part.compare]
+        hashed = [part.name for part in compared if part.hash is not False]
         # With the class, there are always several: `attrgetter` returns one value without its tuple.
-        _GETTERS[cls] = attrgetter("__class__", *(one.name for one in compared)), attrgetter("__class__", *hashed)
+        _GETTERS[cls] = attrgetter("__class__", *(part.name for part in compared)), attrgetter("__class__", *hashed)
     return _GETTERS[cls]
 
 
