@@ -3,7 +3,7 @@
 Every event names its bot, and has a `key` that is the same when the same thing is seen again: after a retry, a restart
 or another poll. The keys of actions are derived from it.
 
-A class without fields of its own is no dataclass itself: it inherits all that its base needs to be one.
+A class that adds no fields is not decorated as a dataclass: it inherits everything from its base.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ class DialogTimedOut(ThreadEvent):
 class BotStarted(Event):
     """The bot has started polling.
 
-    Of several processes that share a store, the one that takes over what belongs to the bot and to no thread has this
-    event: at its start, or whenever another one gives it up.
+    If several processes share a store, only the one that serves the bot outside threads has this event: at its start,
+    or when it takes this over from another process.
     """
 
     __slots__ = ()
@@ -263,8 +263,8 @@ class BotStarted(Event):
 class BotStopping(Event):
     """The bot has stopped polling and will end after this event.
 
-    Of several processes that share a store, the one that gives up what belongs to the bot and to no thread has this
-    event; it may go on with other threads.
+    If several processes share a store, only the one that serves the bot outside threads has this event: when it stops,
+    or when it hands this over to another process. Then it may continue with other threads.
     """
 
     __slots__ = ()

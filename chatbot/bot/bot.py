@@ -343,7 +343,7 @@ class Bot:
 
     async def finish_takeover(self) -> None:
         """Wait until threads that are being taken over are in memory, so that `erase` finds all of them."""
-        await self._handover.takeover()
+        await self._handover.finish_takeover()
 
     async def wait_for_turns(self, *, timeout: float) -> bool:
         """Wait until the turns that are running now have ended; return False if `timeout` seconds do not suffice."""

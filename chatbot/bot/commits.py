@@ -82,7 +82,7 @@ class ThreadCommits:
         self._context = context
         self._write_behind = write_behind
         self.state = state
-        # That of events outside threads stays empty: actions go to their own thread.
+        # The outbox of events outside threads stays empty: actions go to their own thread.
         self.outbox = Outbox(write_behind.outboxes, state.key, state.budget, rows)
         self.proofs: Mapping[str, MessageId] = NO_PROOFS
         self.unfinished_streams: dict[ActionKey, str] = {}
@@ -236,7 +236,7 @@ class WriteBehind:
     async def write(self) -> None:
         """Store all scheduled writes; those that the store refuses stay scheduled."""
         async with self._lock:
-            if self._requested.is_set():  # otherwise `run` waits for this one, if another task has called this
+            if self._requested.is_set():  # otherwise `run` is waiting for this event: keep it
                 self._requested = anyio.Event()
             scheduled, self._waiting = self._waiting, {}
             taken = {commits: commits.take_deferred() for commits in scheduled}

@@ -346,7 +346,7 @@ class ThreadWatcher:
         Args:
             item: The thread as it is listed.
             listed_ms: Not later than the service's time now, epoch ms; None if unknown.
-            begun_ms: The same of the time at which the list was begun to be read.
+            begun_ms: Not later than the service's time when the first page was requested; None if unknown.
         """
         now, is_change = get_running_loop().time(), True
         lane = self._scheduler.lanes.get(item.id)

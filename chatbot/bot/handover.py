@@ -10,7 +10,7 @@ A start takes everything that this process owns, so that one process and one of 
 The store is read after the shards are owned, so that the last owner can change nothing any more. While it is read,
 shards may be lost again; what was read of them is then dropped.
 
-Other processes tell by notes what concerns threads that are owned here. `find_missed` finds what lost notes have told.
+Other processes send notes about threads that are owned here. `find_missed` finds what lost notes have said.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BUSY_SECONDS: Final = 1.0
 """Seconds between two checks whether the handlers of a shard that is released have ended."""
 
 MAX_TAKEN_ROWS: Final = 10_000
-"""How many actions that were read with their threads are remembered, because a note about them may come later."""
+"""Maximum number of actions that are remembered as read with their threads: a note about them may come later."""
 
 RETRY_SECONDS: Final = 1.0
 """Seconds until a takeover tries again to read the store."""
@@ -267,8 +267,8 @@ class Handover:
         """
         context, store = self._context, self._context.store
         is_killed = context.was_killed and not store.was_stopping
-        found = await store.attempts(context.user)
-        attempts = {thread: attempt for thread, attempt in found.items() if self._is_loading(thread)}
+        stored = await store.attempts(context.user)
+        attempts = {thread: attempt for thread, attempt in stored.items() if self._is_loading(thread)}
         writes: list[Write] = []
         changed: list[ThreadId] = []
         for thread, attempt in list(attempts.items()):
@@ -375,7 +375,7 @@ class Handover:
         """Do what another process asks for in threads that are owned here.
 
         Raises:
-            StoreError: The store could not be read; `find_missed` finds what the note told.
+            StoreError: The store could not be read; `find_missed` finds what the note said.
         """
         async with self._lock:  # a takeover that reads the same threads ends first
             if not self._is_running:
@@ -428,13 +428,13 @@ class Handover:
         thread = _thread_of(letter)
         return self._context.owns_bot if thread is None else self._context.owns(thread)
 
-    async def takeover(self) -> None:
+    async def finish_takeover(self) -> None:
         """Wait until what is being read from the store is in memory."""
         async with self._lock:
             pass
 
     async def find_missed(self) -> None:
-        """Find actions, retries and timers of threads owned here that no note has told of, or that were canceled.
+        """Find actions and retries that no note has reported, and timers that were canceled, in threads owned here.
 
         What is found twice in a row was missed. Once is not enough: while the store is read, actions are settled and
         timers fire.

@@ -152,7 +152,7 @@ class Scheduler:
         return lane
 
     def route(self, rows: Iterable[OutboxRow]) -> None:
-        """Hand journalled rows to the outboxes of their threads; those of other processes were told by the commit."""
+        """Hand journalled rows to the outboxes of their threads; the commit has notified other owners."""
         context = self._context
         for row in rows:
             if not context.owns(row.thread):

@@ -219,9 +219,8 @@ class Replay:
         form = result_form(function)
         entry = self._next_entry((JournalStep.RAN,), name)
         if entry is None:
-            found = self.recorded(self.record.id, self._index, name)
-            if found:
-                result = form.decode(found[0], f"the result of {name}")
+            if recorded := self.recorded(self.record.id, self._index, name):
+                result = form.decode(recorded[0], f"the result of {name}")
             else:
                 result = await perform("talk.run", function, *args, **kwargs)
             encoded = form.encode(result, f"the result of {name}")

@@ -156,7 +156,7 @@ class Values:
 
 
 NO_VALUES: Final = Values()
-"""Of a handler that takes nothing but its context. Shared by all such calls, so it is never changed."""
+"""The values of a handler that takes only its context. Shared by all such calls, so it is never changed."""
 
 
 @dataclass(frozen=True, slots=True)

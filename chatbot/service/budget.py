@@ -27,7 +27,7 @@ class Window:
 class Operation(Enum):
     """Requests that share a quota."""
 
-    __hash__ = object.__hash__  # Python's own, in Python, is called eighty times for a message
+    __hash__ = object.__hash__  # that of `Enum` is Python code, and is called eighty times for a message
 
     LIST_THREADS = "list threads"
     POLL_THREADS = "the part of list threads that polls of the top of the list may use"
@@ -135,7 +135,7 @@ class Budget:
     ) -> None:
         self._quotas = quotas
         self._shared = shared
-        # Most threads are silent, and have spent nothing: None is all that an empty dictionary would say in 64 bytes.
+        # Most threads are silent and have spent nothing: None instead of an empty dictionary saves 64 bytes.
         self._spent: dict[Operation, list[float]] | None = None
         self._closed_until: dict[Operation, float] | None = None
         self._counted: dict[int, float] | None = None
@@ -195,7 +195,9 @@ class Budget:
             self._shared.spend(operation, at)
 
     def divide(self, replicas: int) -> None:
-        """Use only a part of what is not for the process alone that polls the thread list.
+        """Use only this process's share of the requests for single threads.
+
+        The rest of the quota to list threads is left to the process that polls the thread list.
 
         Args:
             replicas: how many processes make requests as the same user.
@@ -221,7 +223,7 @@ class Budget:
         self._assumed_until = now + longest_window(Operation.LIST_THREADS)
 
     def assumed(self, now: float) -> float:
-        """Return the seconds for which requests count that a previous process may have made, and perhaps has not."""
+        """Return the seconds for which the assumed requests of a previous process still count."""
         return 0.0 if self._assumed_until is None else max(0.0, self._assumed_until - now)
 
     def count_other(self, operation: Operation, at: float, change: int | None) -> None:

@@ -120,7 +120,7 @@ def _transport(ca_file: Path | None) -> Any:
 
 
 DATABASE_SCOPE: Final = "https://ossrdbms-aad.database.windows.net/.default"
-"""What a token is asked for that a database of Azure takes as password."""
+"""The scope of tokens that databases of Azure accept as passwords."""
 
 
 async def database_token(credential: Credential, client_id: str | None) -> AccessToken:
