@@ -6,6 +6,7 @@ Everything runs on this machine, on 127.0.0.1, in processes that end with it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ def main() -> int:
         help=f"run only this part, and keep the other figures: {', '.join(parts)}",
     )  # fmt: skip
     given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process that is measured would compile every module
     if unknown := [name for name in given.names if name not in benchmarks]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(benchmarks)}")
     directory: Path = given.out or (CACHE / "quick" if given.quick else ROOT / "docs" / "benchmarks")

@@ -6,7 +6,6 @@ Processor time of a fresh process with warm files and compiled modules, less tha
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import subprocess
@@ -34,10 +33,6 @@ OTHERS = {
     "aiogram": "import aiogram",
 }
 SDK = "import azure.communication.chat.aio"
-
-
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-"""With that variable, every process would compile every module."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def _peer(frame: Frame, name: str) -> str:
 
 def _cost(python: str, words: Sequence[str]) -> Cost:
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([python, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True, env=_ENVIRONMENT)
+    subprocess.run([python, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     clock, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(used * 1e3, clock * 1e3)
