@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import client, end_to_end, results
+from tests.benchmarks import client, end_to_end, results, silence
 from tests.benchmarks.frame import ROOT, Row
 from tests.benchmarks.latency import BOTS, COST, LOOPBACK, RECORDED, SIZES
 
@@ -161,6 +161,38 @@ def _daemon(rows: Sequence[Row]) -> str:
 def _start(rows: Sequence[Row]) -> str:
     found = next((row.value for row in rows if row.name.startswith("chatbot run:")), None)
     return _paragraph(f"`chatbot run` takes {_seconds(found)} of processor time until its first poll.")
+
+
+# ── silence ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _silence(rows: Sequence[Row]) -> str:
+    found = {row.name: row for row in rows}
+    lines = []
+    for size in silence.SIZES:
+        name = f"{size:,} silent threads"
+        start, share, memory = (
+            found.get(f"{name}: {what}") for what in ("start to the first answer", "processor time", "memory of each")
+        )
+        lines.append(
+            [
+                f"{size:,}",
+                MISSING if share is None or share.value is None else f"{share.value:.1f}",
+                MISSING if share is None else share.note.partition(" ")[0],
+                MISSING if memory is None or memory.value is None else f"{memory.value:.1f}",
+                MISSING if start is None else f"{start.note.partition(' ')[0]} s",
+                _seconds(start and start.value, 1),
+            ]
+        )
+    head = [
+        "Silent threads",
+        "% of a core",
+        "Polls a second",
+        "KB each",
+        "To the first answer: processor",
+        "on the clock",
+    ]
+    return _table(head, lines)
 
 
 # ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -341,6 +373,7 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "latency-client": ("latency", _client),
     "daemon": ("daemon", _daemon),
     "daemon-start": ("daemon", _start),
+    "silence": ("silence", _silence),
     "calls": ("client", _calls),
     "message": ("end_to_end", _message),
     "postgres-commits": ("postgres", _postgres_commits),
