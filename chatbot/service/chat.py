@@ -125,7 +125,7 @@ class AcsChatService:
         self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
     ) -> ThreadPage:
         """Read one page of the user's threads (GET /chat/threads)."""
-        answer = Answer("list the threads")
+        answer = Answer("list the threads", is_passed_on=True)
         with _sdk(answer):
             listing = self._client.list_chat_threads(
                 start_time=arguments.aware(start_time), params=_sized(page_size), answer=answer
@@ -146,7 +146,7 @@ class AcsChatService:
         metadata: Mapping[str, str] | None = None,
     ) -> MessageId:
         """Send a message (POST /chat/threads/{id}/messages)."""
-        answer = _about(thread, f"send a message to thread {thread}")
+        answer = _about(thread, f"send a message to thread {thread}", is_passed_on=True)
         with _sdk(answer, is_write=True):
             await self._any_thread.send_message(
                 arguments.required(content, "a text", answer.operation),
@@ -198,7 +198,7 @@ class AcsChatService:
         known: int | None = None,
     ) -> MessagePage:
         """Read one page of a thread (GET /chat/threads/{id}/messages)."""
-        answer = _about(thread, f"list the messages of thread {thread}")
+        answer = _about(thread, f"list the messages of thread {thread}", is_passed_on=True)
         # Not through the SDK, which takes a twentieth of the call to format them.
         if start_time is not None:
             answer.query = f"&startTime={arguments.quoted_time(start_time)}"
@@ -238,7 +238,7 @@ class AcsChatService:
 
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
         """Iterate over the participants of a thread (GET /chat/threads/{id}/participants), one request per page."""
-        answer = _about(thread, f"list the participants of thread {thread}")
+        answer = _about(thread, f"list the participants of thread {thread}", is_passed_on=True)
         listing = self._any_thread.list_participants(results_per_page=PAGE_SIZE, answer=answer)
         async for person in _all_pages(listing, answer, translate.participants):
             yield person
@@ -251,7 +251,7 @@ class AcsChatService:
 
     async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
         """Read the latest receipt of each reader (GET /chat/threads/{id}/readReceipts), one request per page."""
-        answer = _about(thread, f"list the receipts of thread {thread}")
+        answer = _about(thread, f"list the receipts of thread {thread}", is_passed_on=True)
         listing = self._any_thread.list_read_receipts(results_per_page=PAGE_SIZE, answer=answer)
         async for receipt in _all_pages(listing, answer, translate.receipts):
             yield receipt
@@ -263,9 +263,9 @@ class AcsChatService:
             await self._any_thread.send_typing_notification(sender_display_name=display_name, answer=answer)
 
 
-def _about(thread: ThreadId, operation: str) -> Answer:
+def _about(thread: ThreadId, operation: str, *, is_passed_on: bool = False) -> Answer:
     arguments.segment(thread, "thread id", operation)
-    return Answer(operation, thread)
+    return Answer(operation, thread, is_passed_on=is_passed_on)
 
 
 def _sized(page_size: int | None) -> dict[str, str]:

@@ -31,6 +31,7 @@ from azure.core.exceptions import (
     ServiceResponseTimeoutError,
 )
 from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
+from yarl import URL
 
 from chatbot.errors import ConfigError
 from chatbot.service.endpoint import is_loopback
@@ -57,7 +58,6 @@ async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTranspo
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        skip_auto_headers=("Content-Type",),  # the SDK sets it for requests with content
     ) as session:
         yield SessionTransport(session)
 
@@ -145,6 +145,10 @@ TIMEOUT_SECONDS: Final = 300.0
 """The default timeout: that of azure-core (`ConnectionConfiguration`)."""
 
 
+_SET_BY_SDK: Final = ("Content-Type",)
+"""Headers that aiohttp would add to a request with a body; the SDK sets it for requests with content."""
+
+
 class TooLarge(aiohttp.ClientPayloadError):
     """The response exceeds `MAX_ANSWER_BYTES`."""
 
@@ -204,7 +208,7 @@ class SessionTransport(OpenTransport):
     """Sends requests over a session that its owner opens and closes.
 
     Args:
-        session: a session with a cookie jar that stores nothing, and without automatic content types.
+        session: a session with a cookie jar that stores nothing.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -218,6 +222,7 @@ class SessionTransport(OpenTransport):
         read_timeout: float = TIMEOUT_SECONDS,
         total_timeout: float = TIMEOUT_SECONDS,
         proxy: str | None = None,
+        is_quoted: bool = False,
         **options: Any,
     ) -> AsyncHttpResponse:
         """Send a request and read the whole response.
@@ -226,6 +231,7 @@ class SessionTransport(OpenTransport):
             request: the request.
             connection_timeout, read_timeout, total_timeout: limits in seconds, as in `Timeouts`.
             proxy: the address of the proxy, if any.
+            is_quoted: nothing in the address needs to be quoted.
             options: azure-core's options for other transports; ignored.
 
         Raises:
@@ -233,17 +239,22 @@ class SessionTransport(OpenTransport):
             ServiceResponseError: the response was cut off, timed out, or is too large.
         """
         try:
-            async with self._session.request(
+            response = await self._session.request(
                 request.method,
-                request.url,
+                URL(request.url, encoded=True) if is_quoted else request.url,
                 headers=request.headers,
                 data=request.data,
+                skip_auto_headers=None if request.method == "GET" else _SET_BY_SDK,
                 timeout=_timeout(connection_timeout, read_timeout, total_timeout),
                 allow_redirects=False,
                 proxy=proxy,
-            ) as response:
+            )
+            try:
                 body = await _whole(response.content)
-                return WholeResponse(request, response.status, response.reason, response.headers, body)
+            except BaseException:
+                response.close()  # a response that was read to its end has returned its connection to the pool
+                raise
+            return WholeResponse(request, response.status, response.reason, response.headers, body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _sdk_error(error) from error
 

@@ -96,6 +96,46 @@ async def test_only_what_the_sdk_says_goes_out() -> None:
     assert b"cookie" not in server.asked.lower()
 
 
+@pytest.mark.parametrize(("is_quoted", "asked"), [(True, b"GET /x%3Ay?t=%3A "), (False, b"GET /x:y?t=: ")])
+async def test_an_address_that_is_quoted_goes_out_as_it_is(is_quoted: bool, asked: bytes) -> None:
+    server = Server(whole(b""))
+    async with server.asked_by() as transport:
+        await transport.send(HttpRequest("GET", f"{server.url}%3Ay?t=%3A"), is_quoted=is_quoted)
+
+    assert server.asked.startswith(asked)
+
+
+@pytest.mark.parametrize("is_quoted", [True, False])
+async def test_an_address_that_is_none_is_not_asked(is_quoted: bool) -> None:
+    async with open_transport(None) as transport:
+        with pytest.raises(ServiceRequestError):
+            await transport.send(HttpRequest("GET", "nowhere"), is_quoted=is_quoted)
+
+
+async def test_a_connection_is_used_again_only_if_its_answer_was_read_to_the_end() -> None:
+    connections: list[asyncio.StreamWriter] = []
+    answers = [whole(b"hello"), OK + b"Content-Length: 0\r\n\r\n", whole(b"hello")[:-1], whole(b"hello")]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(answers.pop(0))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = "http://{}:{}/x".format(*server.sockets[0].getsockname())
+    async with server, open_transport(None) as transport:
+        for _ in range(2):
+            await transport.send(HttpRequest("GET", url))
+        with pytest.raises(ServiceResponseTimeoutError):
+            await transport.send(HttpRequest("GET", url), read_timeout=0.05)
+        assert len(connections) == 1
+        await transport.send(HttpRequest("GET", url))
+
+    assert len(connections) == 2
+
+
 async def test_redirects_are_not_followed() -> None:
     server = Server(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")
     async with server.asked_by() as transport:
