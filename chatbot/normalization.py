@@ -72,7 +72,7 @@ def _unspaced() -> re.Pattern[str]:
 
 def is_plain(text: str) -> bool:
     """Return whether text is printable ASCII and line feeds, so that normalization does not change it."""
-    return _PLAIN.fullmatch(text) is not None
+    return text.isascii() and (text.isprintable() or _PLAIN.fullmatch(text) is not None)
 
 
 def normalize(text: str) -> str:

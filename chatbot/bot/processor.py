@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from chatbot.actions import KeyedAction, SendReadReceipt
+from chatbot.actions import KeyedAction
 from chatbot.bot.commits import ThreadCommits, WriteBehind
 from chatbot.bot.environment import BotContext
 from chatbot.bot.live_channel import broken_streams
@@ -19,7 +19,7 @@ from chatbot.dispatch import Outcome
 from chatbot.errors import Rejected
 from chatbot.events import ActionFailed, Event, MessageEvent
 from chatbot.model import UserId
-from chatbot.outbox.action_rows import person_who_caused, pieces_of, receipts_in, row_of, target_of
+from chatbot.outbox.action_rows import person_who_caused, pieces_of, row_of, target_of
 from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.writes import DropDeadLetter, Enqueue, MarkReceiptDue, RetryRow, SaveDeadLetter, SettleRow, Write
 
@@ -192,7 +192,7 @@ class EventProcessor:
         a message that a failed commit forgets, and the retry would send another text under the same key.
         """
         rows = self._rows_for(outcome, event)
-        due = receipts_in(outcome.keyed_actions, self._state.key)
+        due = outcome.receipt
         commit: list[Write] = [*writes, *further, *outcome.writes, *(Enqueue(row) for row in rows)]
         if due is not None:
             commit.append(MarkReceiptDue(self._state.key, due))
@@ -206,12 +206,10 @@ class EventProcessor:
             self._route(rows)
 
     def _rows_for(self, outcome: Outcome, event: Event) -> list[OutboxRow]:
-        """Return the rows that journal an outcome's actions, except receipts, which are stored with the thread."""
+        """Return the rows that journal an outcome's actions; its receipt is stored with the thread."""
         created_ms = int(self._context.clock() * 1000)
         rows: list[OutboxRow] = []
         for keyed in outcome.keyed_actions:
-            if isinstance(keyed.action, SendReadReceipt):
-                continue
             target = target_of(keyed.action, self._state.thread)
             if target is None:
                 self._state.log.error("action.dropped", action=type(keyed.action).__name__, reason="it has no thread")

@@ -535,11 +535,11 @@ class RetryLoop:
         try:
             await commit(outcome, writes)
         except CannotStore as error:
-            failed = outcome._replace(keyed_actions=(), error=error, is_final=True, writes=())
+            failed = outcome._replace(keyed_actions=(), error=error, is_final=True, writes=(), receipt=None)
         except StoreError:
             raise
         except Exception as error:
-            failed = outcome._replace(keyed_actions=(), error=error, writes=())
+            failed = outcome._replace(keyed_actions=(), error=error, writes=(), receipt=None)
         else:
             return outcome
         assert failed.error is not None

@@ -76,6 +76,11 @@ class UnitOfWork:
         keyed_actions: messages that dialogs send.
     """
 
+    _resumed: DialogRecord | None = None
+    _text = ""
+    _replay: Replay | None = None
+    _timers = 0
+
     def __init__(
         self,
         event: Event,
@@ -85,16 +90,16 @@ class UnitOfWork:
         now_ms: int | None = None,
     ) -> None:
         self.pending = pending
-        self._resumed: DialogRecord | None = None
-        self._text = ""
         self.keyed_actions: list[KeyedAction] = []
-        self._replay: Replay | None = None
         self._event = event
         self._source = source
-        self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
+        self._given_ms = now_ms
         self._opened: dict[StateKey, _Opened] = {}
         self._writes: list[Write] = []
-        self._timers = 0
+
+    @property
+    def _now_ms(self) -> int:
+        return int(self._event.occurred_on.timestamp() * 1000) if self._given_ms is None else self._given_ms
 
     @property
     def now(self) -> datetime:

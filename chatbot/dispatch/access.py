@@ -127,11 +127,16 @@ class _AnswersInARow:
 
 
 class AccessPolicy:
-    """Decides whom a bot answers."""
+    """Decides whom a bot answers.
+
+    Attributes:
+        has_rate: there is a rate limit.
+    """
 
     def __init__(self, bot: BotInfo, access: Access) -> None:
         self._bot = bot
         self._access = access
+        self.has_rate = access.rate is not None
         self._answers: OrderedDict[ThreadId, _AnswersInARow] = OrderedDict()
         self._usage = rate_usage_type()
 
@@ -143,14 +148,10 @@ class AccessPolicy:
         if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Verdict.ALLOWED
         sender = event.message.sender
-        if not self._is_allowed(sender):
+        if self._access.allow is not None and not self._is_allowed(sender, self._access.allow):
             return Verdict.DENIED
-        return Verdict.LOOP if self._is_looping(event, sender) else Verdict.ALLOWED
-
-    @property
-    def has_rate(self) -> bool:
-        """Whether there is a rate limit."""
-        return self._access.rate is not None
+        row = self._answers.get(event.thread)
+        return Verdict.LOOP if row is not None and self._is_looping(row, event, sender) else Verdict.ALLOWED
 
     async def check_rate(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
         """Return whether an admitted event exceeds the rate limit of its sender.
@@ -196,14 +197,10 @@ class AccessPolicy:
             share = await unit_of_work.state(self._usage)
             share.value = share.peek().with_answer(rate, event.occurred_on)
 
-    def _is_allowed(self, sender: UserId) -> bool:
-        allow, bot = self._access.allow, self._bot
-        return allow is None or sender in allow or sender in bot.admins or sender in bot.siblings
+    def _is_allowed(self, sender: UserId, allow: frozenset[UserId]) -> bool:
+        return sender in allow or sender in self._bot.admins or sender in self._bot.siblings
 
-    def _is_looping(self, event: MessageEvent, sender: UserId) -> bool:
-        row = self._answers.get(event.thread)
-        if row is None:
-            return False
+    def _is_looping(self, row: _AnswersInARow, event: MessageEvent, sender: UserId) -> bool:
         if row.sender != sender or event.occurred_on - row.last >= RESET_PAUSE:
             del self._answers[event.thread]
             return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from chatbot.actions import Action, ActionKey, EditMessage, KeyedAction, SendMessage, action_key, piece_key
@@ -21,6 +20,7 @@ HandlerScope = Callable[[str], AbstractContextManager[object]]
 
 
 _NO_SCOPE: Final = nullcontext()
+_NO_LIVE_CHANNEL: Final = NoLiveChannel()
 
 
 def no_handler_scope(_handler: str) -> AbstractContextManager[object]:
@@ -28,27 +28,37 @@ def no_handler_scope(_handler: str) -> AbstractContextManager[object]:
     return _NO_SCOPE
 
 
-@dataclass(slots=True)
 class ActionBuffer:
     """The actions of one attempt, each under a key that a retry reproduces.
 
     Args:
         view: the event they belong to.
         unit_of_work: what the handlers of the event read and change.
+        live: for what is done before the commit; without one, nothing is shown.
+        handler_scope: makes a context manager that is entered while a handler runs.
+
+    Attributes:
         keyed_actions: the actions so far.
         is_acknowledged: a handler asked for the read receipt itself.
-        live: for what is done before the commit.
-        handler_scope: makes a context manager that is entered while a handler runs.
     """
 
-    view: EventView
-    unit_of_work: UnitOfWork
-    keyed_actions: list[KeyedAction] = field(default_factory=list)
-    is_acknowledged: bool = False
-    live: LiveChannel = field(default_factory=NoLiveChannel)
-    handler_scope: HandlerScope = no_handler_scope
-    _ordinals: dict[str, int] = field(default_factory=dict)
-    _counts: dict[ThreadId | None, int] = field(default_factory=dict)
+    is_acknowledged = False
+
+    def __init__(
+        self,
+        view: EventView,
+        unit_of_work: UnitOfWork,
+        *,
+        live: LiveChannel | None = None,
+        handler_scope: HandlerScope = no_handler_scope,
+    ) -> None:
+        self.view = view
+        self.unit_of_work = unit_of_work
+        self.keyed_actions: list[KeyedAction] = []
+        self.live = live or _NO_LIVE_CHANNEL
+        self.handler_scope = handler_scope
+        self._ordinals: dict[str, int] = {}
+        self._counts: dict[ThreadId | None, int] = {}
 
     def next_key(self, handler: str) -> ActionKey:
         """Return the key of a handler's next action; a handler that runs twice for one event goes on counting."""

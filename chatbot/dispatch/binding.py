@@ -55,6 +55,8 @@ def bind_arguments(arguments: Arguments) -> Bind:
         line = view.command_line
         if line is None:
             return None
+        if not (line.arguments or arguments.arguments):
+            return NO_VALUES
         try:
             if arguments.arguments:
                 return call_as_plugin(arguments.parse, line.arguments)

@@ -98,7 +98,7 @@ class Durable:
 
     __slots__ = ("_buffer", "_handler", "_is_open", "_view")
 
-    def __init__(self, view: EventView, handler: str, buffer: ActionBuffer) -> None:
+    def __init__(self, view: EventView, *, handler: str, buffer: ActionBuffer) -> None:
         self._view = view
         self._handler = handler
         self._buffer = buffer
@@ -214,10 +214,7 @@ class Context(Durable, Generic[E]):
     """
 
     __slots__ = ("_log",)
-
-    def __init__(self, view: EventView, *, handler: str, buffer: ActionBuffer) -> None:
-        super().__init__(view, handler, buffer)
-        self._log: FilteringBoundLogger | None = None
+    _log: FilteringBoundLogger
 
     def __enter__(self) -> Self:
         """Accept actions while the handler runs; later ones are refused."""
@@ -301,7 +298,7 @@ class Context(Durable, Generic[E]):
     @property
     def log(self) -> FilteringBoundLogger:
         """A logger bound to bot, thread, event and handler. Do not log people's words."""
-        if self._log is not None:
+        if hasattr(self, "_log"):
             return self._log
         import structlog  # here, because importing it is slow and most handlers do not log
 

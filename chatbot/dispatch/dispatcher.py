@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import ActionKey, KeyedAction, SendMessage, SendReadReceipt, make_encodable
+from chatbot.actions import KeyedAction, SendMessage, make_encodable
 from chatbot.conversation.dialog import is_cancel
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import LOST, UnitOfWork
@@ -29,16 +29,25 @@ from chatbot.dispatch.arguments import BadArguments, TimerPayload
 from chatbot.dispatch.author_code import AuthorCode, IsFatal, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, function_called_by, is_own, without_bots
-from chatbot.dispatch.filters import part_of
+from chatbot.dispatch.event_view import (
+    BotInfo,
+    CommandInfo,
+    EventView,
+    function_called_by,
+    is_own,
+    lines_of,
+    without_bots,
+)
+from chatbot.dispatch.filters import NOTHING, part_of
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.live import LiveChannel, NoLiveChannel
+from chatbot.dispatch.live import LiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Retry
 from chatbot.dispatch.plugin_tasks import call_as_plugin, guard_tasks
 from chatbot.dispatch.provider import ProviderCache
 from chatbot.dispatch.registry import HandlerRegistry, unknown_function
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
+from chatbot.model import MessageId
 from chatbot.stores.records import DialogRecord
 from chatbot.stores.writes import Write
 
@@ -48,16 +57,11 @@ SUGGESTION: Final = "chatbot.suggestion"
 LOST_DIALOG: Final = "chatbot.dialog"
 """The handler name of messages about dialogs that cannot continue."""
 
-RECEIPT: Final = "chatbot.receipt"
-"""The prefix of read receipts' keys. Receipts get no rows in the outbox: only the newest one of a thread is due."""
-
 APOLOGY_HANDLER: Final = "chatbot.apology"
 """The handler name of apologies for messages that could not be handled."""
 
 LIMIT: Final = "chatbot.limit"
 """The handler name of messages about the rate limit."""
-
-_NO_LIVE_CHANNEL: Final = NoLiveChannel()
 
 _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
 
@@ -131,6 +135,7 @@ class Dispatcher:
         self._payloads = {name: handler.payload for name, handler in self._timed.items() if handler.payload is not None}
         self._by_event: dict[type[Event], _Listeners] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
+        self._lines = lines_of(self._commands)
         self._provider_cache = ProviderCache(provider for handler in handlers for provider in handler.providers)
 
     async def __aenter__(self) -> Self:
@@ -218,9 +223,9 @@ class Dispatcher:
         if verdict is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
-        buffer = ActionBuffer(everyone, unit_of_work, live=live or _NO_LIVE_CHANNEL, handler_scope=handler_scope)
+        buffer = ActionBuffer(everyone, unit_of_work, live=live, handler_scope=handler_scope)
         considered = limits.considered if limits is not None else None
-        for handler in self._candidates(everyone, name, buffer.unit_of_work.pending, considered is not None):
+        for handler in self._candidates(everyone, name, unit_of_work.pending, considered is not None):
             view = people
             if people is not everyone and handler and handler.registration.options.from_bots:
                 view = everyone
@@ -230,12 +235,12 @@ class Dispatcher:
             # Filters run before the access check: a person whom no handler would answer is not notified of a limit.
             try:
                 if handler is not None:
-                    found = handler.find(view)
+                    found = NOTHING if handler.find is None else handler.find(view)
                     if found is None:
                         if considered is not None:
                             considered(handler, None)
                         continue
-                    match = handler.match_found(view, found)
+                    match = handler.bind(view, found)
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
                 return self._failed(handler, event, buffer, self.author_code.failure(error))
             if considered is not None and handler is not None:
@@ -290,9 +295,7 @@ class Dispatcher:
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
         view = everyone if is_for_bots else people or everyone
-        buffer = ActionBuffer(
-            view, unit_of_work or UnitOfWork(event), live=live or _NO_LIVE_CHANNEL, handler_scope=handler_scope
-        )
+        buffer = ActionBuffer(view, unit_of_work or UnitOfWork(event), live=live, handler_scope=handler_scope)
         for error_handler in handler.errors if handler and error is not None else ():
             if error is None or not isinstance(error, error_handler.errors):
                 continue
@@ -307,18 +310,18 @@ class Dispatcher:
                     if isinstance(reply, str):
                         await ctx.reply(reply)
             except Exception as worse:
-                return Outcome((*failed.keyed_actions, *self._apology_for(people)), error_handler.name, worse)
+                return Outcome(tuple(self._apology_for(people)), error_handler.name, worse, receipt=failed.receipt)
             if reply is not PASS:
                 return self._done(handler, event, buffer, is_owed=True)
         if isinstance(error, DialogDiverged):
             buffer.add(LOST_DIALOG, SendMessage(LOST))
-            return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
+            return self._done(handler, event, buffer, is_owed=failed.receipt is not None)
         if apology := self._apology_for(people):
             await self._access.note_answer(event, buffer.unit_of_work)  # loop protection counts apologies, too
             buffer.keyed_actions += apology
         elif handler is None:
-            return Outcome(failed.keyed_actions, failed.handler)
-        return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
+            return Outcome(handler=failed.handler, receipt=failed.receipt)
+        return self._done(handler, event, buffer, is_owed=failed.receipt is not None)
 
     def _apology_for(self, people: EventView | None) -> list[KeyedAction]:
         """Return the apology for a message that was given up; nothing for other events, or if apologies are off."""
@@ -342,13 +345,13 @@ class Dispatcher:
 
     def _views(self, event: Event) -> tuple[EventView, EventView | None]:
         """Return the event as handlers with `from_bots` see it, and as others do; None if others do not get it."""
-        everyone = EventView(event, self._bot, self._infos, self._payloads)
-        concerning_people = without_bots(event, self._bot)
+        everyone, concerning_people = self._view(event), without_bots(event, self._bot)
         if concerning_people is event:
             return everyone, everyone
-        if concerning_people is None:
-            return everyone, None
-        return everyone, EventView(concerning_people, self._bot, self._infos, self._payloads)
+        return everyone, None if concerning_people is None else self._view(concerning_people)
+
+    def _view(self, event: Event) -> EventView:
+        return EventView(event, self._bot, self._infos, self._payloads, self._lines)
 
     def _candidates(
         self, view: EventView, name: str | None, pending: DialogRecord | None, is_each_shown: bool
@@ -419,11 +422,14 @@ class Dispatcher:
         timeout = handler.timeout(limits.timeout if limits is not None else None)
         with ctx, buffer.handler_scope(handler.name):
             reply = await self.author_code.run(answer, handler, timeout=timeout, limits=limits)
+            if reply is not None:
+                reply = self.author_code.call(handler.checked, reply)
             if isinstance(reply, str):
                 await ctx.reply(reply)
         # After the handler has succeeded, also with PASS: messages of a dialog are committed with the event, and those
         # of a failed attempt must not be.
-        buffer.keyed_actions += buffer.unit_of_work.take_keyed_actions()
+        if buffer.unit_of_work.keyed_actions:
+            buffer.keyed_actions += buffer.unit_of_work.take_keyed_actions()
         return reply is not PASS
 
     def _resumed(self, pending: DialogRecord) -> tuple[Handler, Match]:
@@ -431,7 +437,7 @@ class Dispatcher:
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
             # Match the event that began the dialog, not the answer: a replay must get the arguments it began with.
-            view = EventView(pending.event, self._bot, self._infos, self._payloads)
+            view = self._view(pending.event)
             match = self.author_code.call(handler.match, view)
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
@@ -456,19 +462,17 @@ class Dispatcher:
 
     def _done(self, handler: Handler | None, event: Event, buffer: ActionBuffer, *, is_owed: bool) -> Outcome:
         is_manual = self._ack_of(handler) is Ack.MANUAL
-        if buffer.is_acknowledged or (is_owed and not is_manual):
-            _add_receipt(event, buffer)
-        name = handler.name if handler else None
+        receipt = _receipt_of(event) if buffer.is_acknowledged or (is_owed and not is_manual) else None
+        name, unit_of_work = handler.name if handler else None, buffer.unit_of_work
         try:
-            unit_of_work = buffer.unit_of_work
             writes = call_as_plugin(unit_of_work.writes) if unit_of_work.has_states else unit_of_work.writes()
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
-            return Outcome(handler=name, error=error, is_final=True, writes=self._dialog_writes(buffer.unit_of_work))
+            return Outcome(handler=name, error=error, is_final=True, writes=self._dialog_writes(unit_of_work))
         except BaseException as error:  # classes of states, and how they are stored, are code of plugins
             return self._failed(handler, event, buffer, self.author_code.failure(error))
-        return Outcome(tuple(buffer.keyed_actions), name, writes=tuple(writes))
+        return Outcome(tuple(buffer.keyed_actions), name, writes=tuple(writes), receipt=receipt)
 
     def _explain(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Send the error's text to the person; the handler's other actions are dropped."""
@@ -477,14 +481,13 @@ class Dispatcher:
         return self._done(handler, event, answer, is_owed=True)
 
     def _failed(self, handler: Handler | None, event: Event, buffer: ActionBuffer, error: Exception) -> Outcome:
-        unit_of_work, receipt = buffer.unit_of_work, ActionBuffer(buffer.view, buffer.unit_of_work)
+        unit_of_work = buffer.unit_of_work
         name = handler.name if handler else unit_of_work.pending.handler if unit_of_work.pending else None
         handler = handler or self._by_name.get(name or "")
-        if self._ack_of(handler) is Ack.RECEIVED:
-            _add_receipt(event, receipt)
+        receipt = _receipt_of(event) if self._ack_of(handler) is Ack.RECEIVED else None
         retry = (handler.registration.options.retry if handler else None) or Retry()
         is_final = isinstance(error, CannotStore | DialogDiverged)
-        return Outcome(tuple(receipt.keyed_actions), name, error, retry, is_final, self._dialog_writes(unit_of_work))
+        return Outcome((), name, error, retry, is_final, self._dialog_writes(unit_of_work), receipt)
 
     def _dialog_writes(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
         """Return writes with which a retry of the dead letter continues the dialog; none if they cannot be made."""
@@ -501,8 +504,5 @@ def _name_of(pending: DialogRecord | None) -> str:
     return pending.handler if pending else ""
 
 
-def _add_receipt(event: Event, buffer: ActionBuffer) -> None:
-    if isinstance(event, MessageReceived):
-        # Not through `put`: it limits what handlers do, and an event has one receipt.
-        id = event.message.id
-        buffer.keyed_actions.append(KeyedAction(ActionKey(f"{RECEIPT}.{id}"), SendReadReceipt(id)))
+def _receipt_of(event: Event) -> MessageId | None:
+    return event.message.id if isinstance(event, MessageReceived) else None

@@ -11,7 +11,7 @@ Loop protection. These rules prevent bots from answering themselves and each oth
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -106,6 +106,9 @@ class CommandLine(NamedTuple):
         return "<CommandLine>"  # message text must not reach logs or tracebacks
 
 
+_NO_LINES: Final[Mapping[str, CommandLine]] = MappingProxyType({})
+
+
 class EventView:
     """An event and the bot that received it.
 
@@ -114,32 +117,23 @@ class EventView:
         bot: the bot that received it.
         commands: all commands of the bot, in order.
         timers: the parameters of the bot's timers, by the qualified names of their functions.
+        lines: commands as they are usually typed, from `lines_of`; other spellings are parsed.
 
     Attributes:
         thread: the thread of the event; None for events of the bot itself.
         message: the message of the event, if it has one.
-        reading: the text, mentions and quotation of the message.
         text: the message's plain text; empty if there is none.
         is_plain: normalization does not change the text.
     """
 
-    __slots__ = (
-        "_command_line",
-        "_folded_text",
-        "_is_mentioned",
-        "_normalized",
-        "_spelled_text",
-        "_typed",
-        "bot",
-        "commands",
-        "event",
-        "is_plain",
-        "message",
-        "reading",
-        "text",
-        "thread",
-        "timers",
-    )
+    # What is computed when it is first asked for. Of the class, so that an event does not pay for what nobody asks.
+    _reading: Reading | None = None
+    _typed: Normalized | Literal[False] | None = False
+    _normalized: Normalized | None = None
+    _spelled_text: str | None = None
+    _folded_text: str | None = None
+    _is_mentioned: bool | None = None
+    _command_line: CommandLine | Literal[False] | None = False
 
     def __init__(
         self,
@@ -147,23 +141,29 @@ class EventView:
         bot: BotInfo,
         commands: tuple[CommandInfo, ...] = (),
         timers: Mapping[str, TimerPayload] = _NO_TIMERS,
+        lines: Mapping[str, CommandLine] = _NO_LINES,
     ) -> None:
         self.event = event
         self.bot = bot
         self.commands = commands
         self.timers = timers
+        self._lines = lines
         self.thread: ThreadId | None = event.thread if isinstance(event, ThreadEvent) else None
         self.message: ChatMessage | None = event.message if isinstance(event, MessageEvent) else None
         # Plain attributes, because each filter reads them.
-        self.reading = _NOTHING_SAID if self.message is None else _reading_of(self.message)
-        self.text = self.reading.text
+        message = self.message
+        if message is None or message.type is MessageType.HTML or "<" in message.content:
+            self.text = self.reading.text
+        else:
+            self.text = message.content
         self.is_plain = is_plain(self.text)
-        self._typed: Normalized | Literal[False] | None = False
-        self._normalized: Normalized | None = None
-        self._spelled_text: str | None = None
-        self._folded_text: str | None = None
-        self._is_mentioned: bool | None = None
-        self._command_line: CommandLine | Literal[False] | None = False
+
+    @property
+    def reading(self) -> Reading:
+        """Return the text, mentions and quotation of the message."""
+        if self._reading is None:
+            self._reading = _NOTHING_SAID if self.message is None else _reading_of(self.message)
+        return self._reading
 
     @property
     def quoted(self) -> Quotation | None:
@@ -251,8 +251,11 @@ class EventView:
     def _find_command(self) -> CommandLine | None:
         text = self.text
         if self.is_plain and text[0] == "/":  # fast path: nearly every command
-            found = _COMMAND.match(text)
-            return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
+            word, _, rest = text.partition(" ")
+            line = self._lines.get(word)
+            if line is None:
+                return _plain_line(text)
+            return CommandLine(line.name, rest.strip()) if rest else line
         typed = self.normalized
         at = _end_of(_BLANK, typed.text, 0)
         if typed.text[at : at + 1] != "/":
@@ -286,6 +289,19 @@ def _reading_of(message: ChatMessage) -> Reading:
     return read_html(message.content) if message.type is MessageType.HTML else read_text(message.content)
 
 
+def lines_of(names: Iterable[str]) -> dict[str, CommandLine]:
+    """Return commands without arguments, by the texts that people type for them; see `EventView`."""
+    texts = [f"/{name}" for name in names]
+    lines = {text: _plain_line(text) for text in texts if is_plain(text)}
+    return {text: line for text, line in lines.items() if line is not None and not line.arguments}
+
+
+def _plain_line(text: str) -> CommandLine | None:
+    """Return plain text that begins with a slash as a command."""
+    found = _COMMAND.match(text)
+    return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
+
+
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     found = pattern.match(text, at)
     return found.end() if found else at
@@ -312,13 +328,16 @@ def _mention_of(name: str) -> re.Pattern[str]:
 
 def is_own(event: Event, bot: BotInfo) -> bool:
     """Return whether the bot caused the event itself."""
+    if isinstance(event, MessageReceived):  # nearly always
+        return event.message.sender == bot.user
     return _author(event) == bot.user
 
 
 def without_bots(event: Event, bot: BotInfo) -> Event | None:
     """Remove the daemon's other bots from an event; return None if nobody else is left."""
     if isinstance(event, MessageReceived):  # nearly always
-        return None if event.message.sender in bot.siblings or event.message.reply_key is not None else event
+        message = event.message
+        return None if message.sender in bot.siblings or message.reply_key is not None else event
     if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
         people = tuple(person for person in event.participants if person.user not in bot.siblings)
         if len(people) == len(event.participants):
@@ -332,8 +351,6 @@ def without_bots(event: Event, bot: BotInfo) -> Event | None:
 
 
 def _author(event: Event) -> UserId | None:
-    if isinstance(event, MessageReceived):  # nearly always
-        return event.message.sender
     match event:
         case ParticipantsAdded() | ParticipantsRemoved():
             return None
@@ -349,6 +366,8 @@ def _author(event: Event) -> UserId | None:
 
 def function_called_by(event: Event) -> str | None:
     """Return the name of the function that an event calls; None if the event goes to the handlers that match."""
+    if isinstance(event, MessageReceived):  # nearly always
+        return None
     match event:
         case TimerFired():
             return event.timer

@@ -95,9 +95,25 @@ def as_filter(value: FilterLike) -> Filter:
     return _Predicate(value)
 
 
-def finder(filter: Filter) -> Callable[[EventView], Found | None]:
-    """Return the function that applies a filter; classes of a plugin run as code of the plugin."""
-    return (lambda view: call_as_plugin(filter.match, view)) if _is_of_plugin(filter) else filter.match
+def finder(filter: Filter, what: Callable[[], str]) -> Callable[[EventView], Found | None]:
+    """Return the function that applies a filter. Classes of a plugin run as code of the plugin, and are checked.
+
+    Args:
+        filter: the filter.
+        what: returns what it is, for error messages.
+    """
+    if not _is_of_plugin(filter):
+        return filter.match
+
+    def find(view: EventView) -> Found | None:
+        found = call_as_plugin(filter.match, view)
+        if found is None or isinstance(found, Mapping):
+            return found
+        expect_result(found, what())
+        msg = f"{what()} returned {type(found).__name__}; match() returns a dict or None"
+        raise TypeError(msg)
+
+    return find
 
 
 def part_of(filter: Filter | None) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
-from chatbot.actions import expect_result
 from chatbot.conversation.dialog import CANCEL_WORDS, Dialog
 from chatbot.dispatch.argument_types import plain_type
 from chatbot.dispatch.arguments import NO_VALUES, BadArguments, ParticipantResolver, TimerPayload, names_in
@@ -126,7 +126,7 @@ class Handler:
     Args:
         registration: the arguments of the decorator.
         name: the qualified name of the function. Reply keys contain it, so a renamed function is a new handler.
-        find: applies the filter; returns the named texts, or None if the event does not match.
+        find: applies the filter; returns the named texts, or None if the event does not match. None without a filter.
         bind: converts the named texts to the function's arguments.
         needs: the parameters that providers supply.
         states: the parameters that are state.
@@ -139,12 +139,13 @@ class Handler:
         payload: the parameters of a timer's function, if it is a timer.
         is_dialog: whether it is a dialog.
         cancel_words: the answers that cancel the dialog.
-        takes_only_context: whether nothing beside its context is needed for a call, unless arguments were typed.
+        is_direct: whether a call needs nothing beside its context, unless arguments were typed, and only makes a
+            coroutine: the function and its middleware are written with `async def`.
     """
 
     registration: Registration
     name: str
-    find: Callable[[EventView], Found | None]
+    find: Callable[[EventView], Found | None] | None
     bind: Bind
     needs: Needs
     states: States
@@ -157,7 +158,7 @@ class Handler:
     payload: TimerPayload | None = None
     is_dialog: bool = False
     cancel_words: tuple[str, ...] = CANCEL_WORDS
-    takes_only_context: bool = False
+    is_direct: bool = False
 
     @property
     def place(self) -> str:
@@ -183,40 +184,35 @@ class Handler:
 
     def match(self, view: EventView) -> Match | None:
         """Return the arguments of the call, or None if the event does not match."""
-        found = self.find(view)
-        return None if found is None else self.match_found(view, found)
+        found = NOTHING if self.find is None else self.find(view)
+        return None if found is None else self.bind(view, found)
 
-    def match_found(self, view: EventView, found: Found) -> Match | None:
-        """Return the arguments of the call, of what `find` has found, or None if they do not fit."""
-        if type(found) is not dict and found is not NOTHING and not isinstance(found, Mapping):
-            # A filter may be a class of a plugin.
-            what = f"{self.place}: the filter of {self.name}"
-            expect_result(found, what)
-            msg = f"{what} returned {type(found).__name__}; match() returns a dict or None"
-            raise TypeError(msg)
-        return self.bind(view, found)
+    def answer(
+        self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
+    ) -> Coroutine[Any, Any, Reply]:
+        """Return a coroutine that calls the function through its middleware; what it returns is not `checked` yet."""
+        if self.is_direct and match is NO_VALUES:
+            function: Any = self.registration.function
+            chain: Any = self.middleware
+            return chain(ctx, partial(function, ctx)) if self.layers else function(ctx)  # type: ignore[no-any-return]
+        return self._answer(ctx, match, provider_cache, unit_of_work)
 
-    async def answer(
+    async def _answer(
         self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
     ) -> Reply:
-        """Call the function through its middleware.
-
-        Raises:
-            TypeError: the returned value is not a reply.
-            Exception: any exception of the function.
-        """
         if self.needs or self.middleware is None:
             injector = provider_cache.injector(ctx)
             chain = self.middleware or compose([layer.bind(injector) for layer in self.layers])
-            reply = await chain(ctx, partial(self._proceed, ctx, match, unit_of_work, injector))
-        else:
-            is_bare = match is NO_VALUES and self.takes_only_context
-            proceed: Proceed = (
-                partial(self.registration.function, ctx)
-                if is_bare
-                else partial(self._proceed, ctx, match, unit_of_work)
-            )
-            reply = await (self.middleware(ctx, proceed) if self.layers else proceed())
+            return await chain(ctx, partial(self._proceed, ctx, match, unit_of_work, injector))
+        proceed: Proceed = partial(self._proceed, ctx, match, unit_of_work)
+        return await (self.middleware(ctx, proceed) if self.layers else proceed())
+
+    def checked(self, reply: object) -> Reply:
+        """Return what the function has returned, if it is a reply.
+
+        Raises:
+            TypeError: it is none.
+        """
         if reply is None or isinstance(reply, str | Pass):
             return reply
         if isinstance(reply, Coroutine):
@@ -288,23 +284,30 @@ def prepare(registration: Registration, scope: PluginScope) -> Handler:
         _check_no_people(function, others)
     payload = payload_of(function, others) if registration.event is TimerFired else None
     bind, info = (bind_payload(payload), None) if payload else _binding(registration, others)
+    middleware = compose_once(scope.middleware)
+
+    def what() -> str:
+        return f"{place_of(function)}: the filter of {qualified_name(function)}"
+
     return Handler(
         registration,
         qualified_name(function),
-        finder(registration.filter) if registration.filter else _any,
+        finder(registration.filter, what) if registration.filter else None,
         bind,
         needs,
         states,
         _leading(parameters),
         scope.middleware,
-        compose_once(scope.middleware),
+        middleware,
         scope.errors,
         info,
         _takes_people(others),
         payload,
         signature.is_dialog,
         scope.cancel_words,
-        takes_only_context=not (parameters or signature.is_dialog),
+        is_direct=not (parameters or signature.is_dialog)
+        and middleware is not None
+        and all(map(_is_coroutine_function, (function, *(layer.function for layer in scope.middleware)))),
     )
 
 
@@ -336,8 +339,9 @@ def _takes_people(parameters: Iterable[inspect.Parameter]) -> bool:
     return any(plain_type(parameter.annotation) is Participant for parameter in parameters)
 
 
-def _any(view: EventView) -> Found:
-    return NOTHING
+def _is_coroutine_function(function: object) -> bool:
+    """Return whether a call makes a coroutine and runs nothing: not so if code of a plugin makes the coroutine."""
+    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & inspect.CO_COROUTINE)
 
 
 def _leading(parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from datetime import timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from chatbot.actions import Action, KeyedAction, SendReadReceipt
+from chatbot.model import MessageId
+
 if TYPE_CHECKING:
-    from chatbot.actions import Action, KeyedAction
     from chatbot.stores.writes import Write
 
 
@@ -64,13 +66,13 @@ class Outcome(NamedTuple):  # made for each event: a frozen dataclass takes thre
     """The result of dispatching one event.
 
     Args:
-        keyed_actions: the actions to commit, in order; a read receipt comes last. Those of a failed handler are
-            dropped.
+        keyed_actions: the actions to commit, in order. Those of a failed handler are dropped.
         handler: the qualified name of the handler that answered or failed; None if no handler took the event.
         error: the error of a failed handler; None if it succeeded.
         retry: how often a failed handler is tried.
         is_final: a retry cannot succeed.
         writes: what to commit together with the actions; after a failure, what to commit if the event is given up.
+        receipt: the message up to which a read receipt is due. It has no key: only the newest one of a thread is sent.
     """
 
     keyed_actions: tuple[KeyedAction, ...] = ()
@@ -79,8 +81,10 @@ class Outcome(NamedTuple):  # made for each event: a frozen dataclass takes thre
     retry: Retry = Retry()
     is_final: bool = False
     writes: tuple[Write, ...] = ()
+    receipt: MessageId | None = None
 
     @property
     def actions(self) -> list[Action]:
-        """The actions, without their keys."""
-        return [keyed.action for keyed in self.keyed_actions]
+        """The actions, without their keys; a read receipt comes last."""
+        actions = [keyed.action for keyed in self.keyed_actions]
+        return actions if self.receipt is None else [*actions, SendReadReceipt(self.receipt)]

@@ -12,30 +12,19 @@ from chatbot.actions import (
     EditMessage,
     KeyedAction,
     SendMessage,
-    SendReadReceipt,
     piece_key,
     removal_key,
 )
 from chatbot.conversation.state import person_of
 from chatbot.events import Event, MessageEvent
 from chatbot.message_size import split, split_message
-from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.model import ThreadId, UserId
 from chatbot.stores.records import OutboxRow
 
 
 def target_of(action: Action, default: ThreadId | None) -> ThreadId | None:
     """Return the thread of an action: its own, or by default that of the event."""
     return getattr(action, "thread", None) or default
-
-
-def receipts_in(actions: tuple[KeyedAction, ...], thread: ThreadId) -> MessageId | None:
-    """Return the newest message of this thread among the read receipts to send; None if there is none."""
-    messages = [
-        keyed.action.message
-        for keyed in actions
-        if isinstance(keyed.action, SendReadReceipt) and target_of(keyed.action, thread) == thread
-    ]
-    return max(messages, key=int, default=None)
 
 
 def pieces_of(keyed: KeyedAction) -> Iterator[KeyedAction]:

@@ -333,7 +333,9 @@ class EventStream:
         unit_of_work = self._conversations.unit_of_work(event)
         outcome = await dispatcher.dispatch_failure(event, failed, unit_of_work, live=live)
         writes += outcome.writes
-        return failed._replace(keyed_actions=outcome.keyed_actions, error=outcome.error or failed.error)
+        return failed._replace(
+            keyed_actions=outcome.keyed_actions, error=outcome.error or failed.error, receipt=outcome.receipt
+        )
 
     def _timeline(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:
         """Yield events in order of time, each with the writes to commit with it."""

@@ -1,5 +1,8 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chatbot import Event, MessageReceived, ParticipantsAdded
-from chatbot.dispatch.event_view import is_own, without_bots
+from chatbot.dispatch.event_view import EventView, is_own, lines_of, without_bots
 from chatbot.model import REPLY_KEY, MessageId
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT
@@ -48,3 +51,35 @@ def test_an_unknown_sender_is_nobody_in_particular() -> None:
     event = stream.user("Ann").said("hi")
 
     assert isinstance(without_bots(event, stream.bot), MessageReceived)
+
+
+NAMES = ["roll", "größe", "two-words", "a/b"]
+PARTS = [
+    "/roll",
+    "/ROLL",
+    "/größe",
+    "/two-words",
+    "/a/b",
+    "/roll/",
+    "roll",
+    "/",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "2",
+    "\u00a0",
+    "＿",
+    "@bot",
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=5).map("".join))
+def test_a_command_that_is_found_without_parsing_is_the_one_that_parsing_finds(text: str) -> None:
+    event = EventStream(bot=BOT).user("Ann").said(text)
+
+    assert EventView(event, BOT, lines=lines_of(NAMES)).command_line == EventView(event, BOT).command_line
+
+
+def test_commands_in_plain_letters_are_found_without_parsing() -> None:
+    assert lines_of(NAMES) == {"/roll": ("roll", ""), "/two-words": ("two-words", "")}
