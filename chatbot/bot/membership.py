@@ -246,7 +246,7 @@ class ThreadState:
         self.key = thread or NO_THREAD
         self._context = context
         self._log: FilteringBoundLogger | None = None
-        self.budget = Budget(shared=context.shared.of(thread)) if thread else Budget()
+        self.budget = context.shared.new_budget(thread) if thread else Budget()
         self.membership = Membership.of(record)
         self.arrived = record.arrived or 0 if record is not None else 0
         self.people: tuple[Participant, ...] | None = None

@@ -8,6 +8,7 @@ Limits: Azure documentation, "Service limits for Azure Communication Services", 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -340,6 +341,10 @@ class SharedQuotas:
             self._budgets[thread] = Budget(PROCESS_QUOTAS)
         return self._budgets[thread]
 
+    def new_budget(self, thread: ThreadId) -> Budget:
+        """Return a budget for one bot in a thread."""
+        return Budget(shared=self.of(thread))
+
     def count_in(self, thread: ThreadId) -> int:
         """Return how many of the running bots are in a thread."""
         return sum(neighbor.is_in(thread) for neighbor in self.neighbors.values())
@@ -349,3 +354,14 @@ class SharedQuotas:
         for user, neighbor in self.neighbors.items():
             if user != by:
                 neighbor.notice(thread, change)
+
+
+class NoQuotas(SharedQuotas):
+    """What the bots of one process share if the service limits nobody, as in a replay: no bot waits there."""
+
+    def new_budget(self, thread: ThreadId) -> Budget:
+        """Return a budget that is never used up."""
+        return Budget(_UNLIMITED)
+
+
+_UNLIMITED: Final = dict.fromkeys(Operation, (Window(sys.maxsize, 1.0),))

@@ -94,6 +94,11 @@ class Stage:
         """Return the version of the latest change in a thread."""
         return self.emulator.world.state.room(thread).version
 
+    def version_of_others(self, thread: ThreadId, user: UserId) -> int:
+        """Return the version of the latest change in a thread that is no message of this user."""
+        timeline = reversed(self.emulator.world.state.room(thread).timeline)
+        return next((one.version for one in timeline if one.is_system or one.sender != user), 0)
+
     def read_by_others(self, thread: ThreadId, user: UserId) -> dict[UserId, int]:
         """Return the number of the latest message that each other participant has read."""
         receipts = self.emulator.receipts(thread).values()

@@ -483,7 +483,7 @@ class StoryStore:
                 return None
 
 
-QuotaLeft = Callable[[Operation, ThreadId | None], int]
+QuotaLeft = Callable[[Operation, ThreadId | None], int | None]
 
 _OPERATIONS: Final = {
     "list_threads": Operation.LIST_THREADS,
@@ -509,7 +509,8 @@ def recorded(service: ChatService, quota_left: QuotaLeft) -> ChatService:
 
     Args:
         service: The service.
-        quota_left: Returns how many requests of an operation the bot may still make now, in a thread.
+        quota_left: Returns how many requests of an operation the bot may still make now, in a thread; None if there is
+            no limit.
     """
     return cast(ChatService, _RecordedService(service, quota_left))
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Final, cast
 
 import anyio
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.bot.status import quota_left
 from chatbot.config import Config
 from chatbot.dispatch import Ack, BotInfo, Dispatcher
 from chatbot.emulator import Emulator, World
@@ -22,13 +22,13 @@ from chatbot.emulator.participants import Invited
 from chatbot.emulator.records import Member, Message, MessageAttachment, ThreadEntry, User
 from chatbot.emulator.state import ThreadContents
 from chatbot.errors import StateError
-from chatbot.model import REPLY_KEY, Attachment, Participant, ThreadId, UserId
+from chatbot.model import REPLY_KEY, Attachment, Participant, UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.assemble import access, bot_settings
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.observe.story import Stories, StoryStore, StoryTracer, current_story, recorded
 from chatbot.runtime.plugins import Plugins
-from chatbot.service.budget import Operation, SharedQuotas
+from chatbot.service.budget import NoQuotas, SharedQuotas
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
@@ -149,7 +149,7 @@ class RecordedProcess(BotProcess):
 
     async def make_bots(self) -> list[Bot]:
         """Make all bots of the recording that bots.yaml still has."""
-        recording, shared = self._recording, SharedQuotas()
+        recording, shared = self._recording, NoQuotas()
         first_ms = recording.begin_ms - 1
         known = [bot for bot in recording.bots if bot.name in self._config.bots]
         for bot in known:
@@ -171,12 +171,9 @@ class RecordedProcess(BotProcess):
         info = BotInfo(known.name, known.user, name, siblings=others, admins=frozenset(map(UserId, config.admins)))
         tracer = ReplayTracer(known.name, LoggedWork(known.name, texts=False), self._stories, info)
 
-        def left(operation: Operation, thread: ThreadId | None) -> int:  # called only once the bot exists
-            return quota_left(bot, operation, thread)
-
         bot = Bot(
             name=known.name,
-            service=recorded(self.service_of(known.user), left),
+            service=recorded(self.service_of(known.user), lambda _operation, _thread: None),
             store=cast(Store, StoryStore(self.store, self._stories)),
             dispatcher=Dispatcher(
                 self._plugins[known.name],
@@ -234,14 +231,14 @@ class RecordingPlayer:
     async def play(self) -> None:
         """Let people do again what they did, at the times at which they did it."""
         self._create_thread()
+        steps = self._recording.steps
         async with self._stage.resource, anyio.create_task_group() as group:
             await self.process.start(group)
             await self._settle(BEFORE / 2)
-            for number, step in enumerate(self._recording.steps):
+            for number, (step, following) in enumerate(zip_longest(steps, steps[1:])):
                 await self._until(step.ms)
                 self._act(step)
-                following = self._recording.steps[number + 1 :][:1]
-                free = (following[0].ms if following else step.ms + 1000) / 1000 - self._stage.clock()
+                free = (following.ms if following else step.ms + 1000) / 1000 - self._stage.clock()
                 if free >= BURST:
                     await self._settle(free)
                 self._report(number + 1)
@@ -314,7 +311,8 @@ class RecordingPlayer:
             if left <= 0:
                 return False
             for bot in self.process.bots:
-                self._request_poll(bot)
+                if not self._has_settled(bot):
+                    self._request_poll(bot)
             await anyio.sleep(min(pause, left))
             pause = min(LONGEST_PAUSE, pause * 2)
         return True
@@ -331,12 +329,14 @@ class RecordingPlayer:
         if not self.process.is_running:
             msg = "the bots have ended by themselves"
             raise StateError(msg)
+        return all(map(self._has_settled, self.process.bots))
+
+    def _has_settled(self, bot: Bot) -> bool:
+        """Return whether a bot has handled everything. It need not read what it said itself: that takes a poll more."""
         thread = self._recording.thread
-        version = self._stage.version(thread)
-        return all(
-            bot.is_settled(thread, version) if self._stage.is_in(thread, bot.user) else bot.scheduler.is_idle
-            for bot in self.process.bots
-        )
+        if not self._stage.is_in(thread, bot.user):
+            return bot.scheduler.is_idle
+        return bot.is_settled(thread, self._stage.version_of_others(thread, bot.user))
 
     def _explain_hang(self) -> str:
         where = waiting_places(asyncio.all_tasks())

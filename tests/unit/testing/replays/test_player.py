@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chatbot.model import Attachment
+from chatbot.model import Attachment, UserId
+from chatbot.service.base import ChatService
 from chatbot.testing.replays.player import RecordingPlayer
 from chatbot.testing.replays.recording import runs_in
 from tests.support.recordings import Project, played, project, recorded, said
@@ -99,6 +101,38 @@ async def test_times_and_ids_are_kept_so_that_replies_have_the_keys_that_they_ha
     assert [reply.key for reply in first.replies()] == [reply.key for reply in again.replies()]
     messages = {story["message"] for story in first.stories.all() if "message" in story}
     assert messages == {str(step.ms) for step in recording.steps}
+
+
+async def test_bots_do_not_wait_for_the_quotas_of_the_service(config: Project) -> None:
+    recording = recorded(said(*(f"line {number}" for number in range(100)), gap_ms=1))
+
+    replies = (await played(recording, config)).replies()
+
+    assert [reply.text for reply in replies] == [f"line {number}!" for number in range(100)]
+    assert replies[-1].id - recording.end_ms < 1_000
+
+
+async def test_bots_do_not_read_again_what_they_have_said(config: Project) -> None:
+    listings: list[str] = []
+    player = RecordingPlayer(recorded(said(*"abcdefgh")), *config, lambda _: None)
+    service_of = player.process.service_of
+
+    def counting(user: UserId) -> ChatService:
+        service = service_of(user)
+        list_messages = service.list_messages
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            listings.append(user)
+            return await list_messages(*args, **options)
+
+        service.list_messages = counted  # type: ignore[method-assign]
+        return service
+
+    player.process.service_of = counting  # type: ignore[method-assign]
+    await player.play()
+
+    assert texts(player) == [f"{line}!" for line in "abcdefgh"]
+    assert len(listings) <= 10, "one for each line, and two to join the thread"
 
 
 async def test_results_of_once_and_of_talk_run_come_from_the_journal(config: Project) -> None:
