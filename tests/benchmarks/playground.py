@@ -6,6 +6,9 @@ turns at answering a message in every thread, in virtual time, so that a round c
 * as on Azure: no sandbox, the machine's clock.
 * off: as with `--no-playground` on the emulator, whose bots have a clock that can be shifted.
 * on: stories are recorded, and no page is open.
+
+The part `fork` replays a thread as a fork does: twice at once, in processes of their own. It begins when both have
+loaded the bots, and ends when the answers are compared.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import statistics
 import sys
 import tempfile
@@ -28,17 +32,26 @@ import structlog
 from chatbot.model import ThreadId
 from chatbot.runtime.observe.story import Stories
 from chatbot.runtime.sandbox import ShiftedClock
+from chatbot.testing.replays.child import ReplayJob
+from chatbot.testing.replays.comparison import compare
+from chatbot.testing.replays.processes import RUNS, run_twice
 from chatbot.testing.virtual_time import VirtualTimeLoop
 from tests.benchmarks.frame import Frame, Report, Row, child, ratio
 from tests.support.assembled import Assembled, assembled
+from tests.support.recordings import recorded, said
 
-TITLE = "Playground: processor time of a message, off and on"
+TITLE = "Playground: processor time of a message, off and on; a fork"
+MESSAGES, FORK = PARTS = ("playground-messages", "fork")
 
 AZURE, OFF, ON = "as on Azure", "off", "on"
+LINES, QUICK_LINES = 500, 20
 THREADS = 20
 TURNS, QUICK_TURNS, WARM_UP = 30, 2, 4
 PAUSE_SECONDS = 3.0
 """Between two turns, in virtual time: a thread takes 30 messages a minute."""
+
+GAP_MS = 10_000
+"""Milliseconds between two lines of the thread that is forked."""
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -67,13 +80,33 @@ async def echo(ctx: Context, count: State[Count]) -> str:
 
 def run(frame: Frame) -> Report:
     """Measure."""
+    rows: list[Row] = []
+    for part, prefix, measure in ((MESSAGES, "a message", _messages), (FORK, "a fork", _forks)):
+        rows += measure(frame) if frame.wants(part) else [row for row in frame.before if row.name.startswith(prefix)]
+    return Report(rows)
+
+
+def _forks(frame: Frame) -> list[Row]:
+    lines = QUICK_LINES if frame.quick else LINES
+    found: dict[str, list[dict[str, float]]] = frame.interleaved(
+        {"fork": lambda: child("-m", "tests.benchmarks.playground", "fork", lines)}
+    )
+    clock, cost = (statistics.median(one[name] for one in found["fork"]) for name in ("seconds", "cpu"))
+    name, note = f"a fork of {lines} lines", "each with a state and an answer; bot, client and service in one process"
+    return [
+        Row(f"{name}, on the clock", clock, "s", target="≤ 2", note="both runs and the comparison, after their start"),
+        Row(f"{name}, processor time of a run", cost, "s", note=note),
+    ]
+
+
+def _messages(frame: Frame) -> list[Row]:
     turns = QUICK_TURNS if frame.quick else TURNS
     found: dict[str, list[dict[str, float]]] = frame.interleaved(
         {"bots": lambda: child("-m", "tests.benchmarks.playground", turns)}
     )
     costs = {mode: [one[mode] for one in found["bots"]] for mode in (AZURE, OFF, ON)}
     base = statistics.median(costs[AZURE])
-    rows = [
+    return [
         Row(
             f"a message, playground {mode}",
             statistics.median(costs[mode]),
@@ -86,7 +119,6 @@ def run(frame: Frame) -> Report:
         )
         for mode, target in ((OFF, "≤ 1.02"), (ON, ""))
     ]
-    return Report(rows)
 
 
 async def _measured(turns: int, directory: Path) -> dict[str, float]:
@@ -130,8 +162,39 @@ class _Turn:
             await self._bot.bot.wait_until_settled(thread, int(message))
 
 
+def _forked(lines: int, directory: Path) -> dict[str, float]:
+    """Fork a thread; return the seconds on the clock, and those of processor time for each of the two runs."""
+    (directory / "replayed.py").write_text(PLUGIN)
+    bots = directory / "bots.yaml"
+    bots.write_text("version: 1\nservice: emulator\nbots:\n  bo: {display_name: Bo, plugins: [replayed]}\n")
+    begun_at = seconds = 0.0
+
+    def report(done: int) -> None:
+        nonlocal begun_at
+        begun_at = begun_at if done else time.perf_counter()
+
+    costs: list[float] = []
+    for count in (1, lines):  # one line costs as much as the start
+        recording = recorded(said(*(f"line {number}" for number in range(count)), gap_ms=GAP_MS))
+        before = _used()
+        compared = compare(recording, anyio.run(run_twice, ReplayJob(recording, bots), report))
+        seconds = time.perf_counter() - begun_at
+        costs.append((_used() - before) / RUNS)
+        assert len(compared.pairs) == count
+    return {"seconds": seconds, "cpu": costs[1] - costs[0]}
+
+
+def _used() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Print the costs as JSON."""
+    if sys.argv[1] == "fork":
+        with tempfile.TemporaryDirectory() as place:
+            print(json.dumps(_forked(int(sys.argv[2]), Path(place))))
+        return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         sys.path.insert(0, directory)
