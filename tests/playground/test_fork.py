@@ -103,7 +103,7 @@ def fork(page: Any, text: str) -> Any:
 
 
 def finished(view: Any) -> Any:
-    view.get_by_text("with today's code.").wait_for()
+    view.get_by_text(re.compile(r"with today's code( and \d edited lines?)?\.$")).wait_for()
     return view
 
 
@@ -161,8 +161,11 @@ def test_old_and_new_answers_stand_side_by_side(talked: tuple[Daemon, str], brow
             page.keyboard.press("ControlOrMeta+a")
             page.keyboard.type("goodbye <img src=x onerror=window.hit=1>")
             page.keyboard.press("ControlOrMeta+Enter")
-            finished(view).get_by_text("edited for this fork").wait_for()
+            view.get_by_text(re.compile(r"answers differ with today's code and 1 edited line\.$")).wait_for()
+            view.get_by_text("edited for this fork", exact=True).wait_for()
             assert marked(view, "Echo, goodbye") == "different"
+            edited = view.locator(".fork-reply", has_text="Echo, goodbye")
+            assert "Answers a line that was edited for this fork." in edited.inner_text()
             assert page.evaluate("window.hit") is None
             view.get_by_label("Allow the network").check()
             view.get_by_role("button", name="Run again").click()

@@ -138,9 +138,11 @@ function Outcome({ app, fork, rows }) {
 
 function told(fork, changed) {
   if (fork.status === "failed") return fork.error;
-  if (fork.status === "running") return fork.of ? `Replaying with today's code: ${fork.done} of ${fork.of} steps` : "Starting…";
+  const edited = Object.keys(fork.edits).length;
+  const conditions = `today's code${edited ? ` and ${edited} edited ${edited === 1 ? "line" : "lines"}` : ""}`;
+  if (fork.status === "running") return fork.of ? `Replaying with ${conditions}: ${fork.done} of ${fork.of} steps` : "Starting…";
   const answers = changed === 1 ? "1 answer differs" : `${changed || "No"} ${changed ? "answers differ" : "answer differs"}`;
-  return `${answers} with today's code.`;
+  return `${answers} with ${conditions}.`;
 }
 
 function Row({ app, row }) {
@@ -201,6 +203,7 @@ function EditForm({ app, row, name, close }) {
 }
 
 function Reply({ app, row, name, common, tab }) {
+  const { fork } = app.state;
   const { old, new: now } = row;
   const [before, after] = row.mark === "different" && !old.is_html && !now.is_html ? parts(old.text, now.text) : [null, null];
   return html`<div class="fork-reply" data-mark=${row.mark} role="article" aria-label=${`${name}: ${row.mark}`} ...${common}>
@@ -210,6 +213,7 @@ function Reply({ app, row, name, common, tab }) {
       <div><span class="unseen">Before: </span>${old ? html`<${Text} message=${old} parts=${before} tag="del" />` : html`<p class="empty">No answer</p>`}</div>
       <div><span class="unseen">Now: </span>${now ? html`<${Text} message=${now} parts=${after} tag="ins" />` : html`<p class="empty">No answer</p>`}</div>
     </div>
+    ${fork.edits[row.answers] !== undefined && html`<p class="hint">Answers a line that was edited for this fork.</p>`}
     ${row.reasons.map((reason) => html`<p class="hint" key=${reason}>Not repeatable: ${reason}</p>`)}
     ${row.mark === "not repeatable" && row.reasons.length === 0 && html`<p class="hint">Not repeatable: two runs of this code gave different answers.</p>`}
     <${Opened} app=${app} row=${row} />

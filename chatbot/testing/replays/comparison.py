@@ -255,6 +255,7 @@ def _pair(pair: Pair) -> Json:
         "id": str((pair.old or found).id),
         "user": found.bot,
         "mark": pair.mark.value,
+        "answers": pair.answers,
         "reasons": list(pair.reasons),
         "key": found.key,
         "old": None if pair.old is None else {"text": pair.old.text, "is_html": pair.old.is_html},

@@ -91,11 +91,13 @@ def test_html_and_text_are_different_answers() -> None:
 
 def test_the_page_gets_lines_and_pairs_in_order_and_each_refusal_once() -> None:
     refusal = {"what": "look up host", "place": "a.py:1"}
-    found = result(reply("y", "k1"), refused=[refusal, refusal])
+    story = {"bot": "bo", "message": str(FIRST_MS), "steps": [{"kind": "action", "key": "k1"}]}
+    found = result(reply("y", "k1"), stories=[story], refused=[refusal, refusal])
 
     shown = as_json(compared([reply("x", "k1")], found))
 
     assert [row["kind"] for row in shown["rows"]] == ["adds", "says", "reply", "says", "says"]
+    assert shown["rows"][2]["answers"] == shown["rows"][1]["id"]
     assert shown["rows"][2]["old"] == {"text": "x", "is_html": False}
     assert shown["refused"] == [refusal]
     assert shown["counts"]["different"] == 1
