@@ -157,6 +157,9 @@ def _fault_text(fault: dict[str, Any], playground: PlaygroundClient) -> str:
     }
     kind = fault["status"] if fault["kind"] == "status" else fault["kind"]
     parts = [f"{fault['operation']}:{kind}"]
+    if fault.get("seconds"):
+        most = fault.get("most_seconds")
+        parts[0] += f"={fault['seconds']:g}" if most is None else f"={fault['seconds']:g}..{most:g}"
     if fault.get("times"):
         parts.append(f"times={fault['times']}")
     if fault.get("user"):

@@ -154,6 +154,12 @@ def _step_text(step: Mapping[str, Any]) -> str:
         case "handler":
             failure = f"{error}: {step['text']}\n{step['traceback']}" if error else ""
             return f"ran {_short(step['handler'])}{took}{failure}"
+        case "recalled":
+            return f"result of {step['call']} from the journal: {step['result']}"
+        case "refused":
+            return f"refused: {step['place']} may not {step['what']}"
+        case "unrepeatable":
+            return f"not repeatable: {step['place']} reads {step['what']}"
         case "retry":
             return f"retried in {step['pause']} s"
         case "commit":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import chatbot
+from chatbot.cli import playground_client
 from chatbot.cli.playground_client import playground_of, story_text
 from chatbot.errors import StateError
 from chatbot.runtime.observe.story import Stories
@@ -50,6 +53,23 @@ async def ask(talk: Dialog) -> None:
     await talk.ask("Which?")
 
 
+@plugin.command("pay", retry=Retry(2, first=timedelta(seconds=1)))
+async def pay(ctx: Context) -> str:
+    before = len(charged)
+    found = await ctx.once("pay", charge)
+    if len(charged) > before:
+        raise ValueError("only the second attempt is well")
+    return f"paid {found}"
+
+
+def charge() -> int:
+    charged.append(7)
+    return 7
+
+
+charged = []
+
+
 @plugin.message(text("never"))
 async def never(ctx: Context) -> None: ...
 """
@@ -59,7 +79,7 @@ async def never(ctx: Context) -> None: ...
 async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
     stories = Stories()
     async with assembled(tmp_path, PLUGIN, stories=stories) as bot:
-        for text in ("/add 2", "/boom", "hm"):
+        for text in ("/add 2", "/boom", "hm", "/pay"):
             await bot.say(text)
         bot.emulator.faults.add(f"send_message:reset-after,times=1,user={bot.bot.user}")
         await bot.say("/add 3")
@@ -85,8 +105,22 @@ async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
     assert "ValueError: no luck\nTraceback" in told["/boom"]
     assert "`chatbot dead-letters retry " in told["/boom"]
     assert "  dialog p.ask waits" in told["/ask"]
+    assert "result of ctx.once from the journal: 7" in told["/pay"].splitlines()
     assert told["hm"].startswith("hm: no handler\n")
     assert "not p.never: " in told["hm"]
+
+
+def test_every_kind_of_step_is_told_on_the_terminal_and_on_the_page() -> None:
+    package = Path(chatbot.__file__).parent
+    sources = "".join(
+        file.read_text() for folder in ("runtime", "testing") for file in (package / folder).rglob("*.py")
+    )
+    kinds = {*re.findall(r'story\.add\(\s*"(\w+)"', sources), *re.findall(r'_carrying_out\(story, "(\w+)"', sources)}
+    page = (package / "playground" / "static" / "inspector.js").read_text()
+
+    assert {"attempt", "recalled", "receipt", "refused", "settled"} <= kinds
+    assert sorted(kinds - set(re.findall(r'case "(\w+)":', page))) == []
+    assert sorted(kind for kind in kinds if f'"{kind}"' not in inspect.getsource(playground_client)) == []
 
 
 @pytest.mark.parametrize(
