@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.benchmarks import client, end_to_end, results, silence
 from tests.benchmarks.frame import ROOT, Row
 from tests.benchmarks.latency import BOTS, COST, LOOPBACK, RECORDED, SIZES
+from tests.benchmarks.playground import FORK_ENDS, LINES
 
 DIRECTORY = ROOT / "docs" / "benchmarks"
 WIDTH = 118
@@ -294,6 +295,18 @@ def _postgres_move(rows: Sequence[Row]) -> str:
     return _paragraph(text)
 
 
+# ── a fork ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fork(rows: Sequence[Row]) -> str:
+    clock, cost = (next((row.value for row in rows if row.name.endswith(end)), None) for end in FORK_ENDS)
+    text = (
+        f"A fork of {LINES} lines takes {_seconds(clock)} from the start of its two processes to the compared answers, "
+        f"on a machine with two cores. Each run takes {_seconds(cost)} of processor time."
+    )
+    return _paragraph(text)
+
+
 # ── a call, and a whole message ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -374,6 +387,7 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "daemon": ("daemon", _daemon),
     "daemon-start": ("daemon", _start),
     "silence": ("silence", _silence),
+    "fork": ("playground", _fork),
     "calls": ("client", _calls),
     "message": ("end_to_end", _message),
     "postgres-commits": ("postgres", _postgres_commits),

@@ -45,6 +45,7 @@ MESSAGES, FORK = PARTS = ("playground-messages", "fork")
 
 AZURE, OFF, ON = "as on Azure", "off", "on"
 LINES, QUICK_LINES = 500, 20
+FORK_ENDS = CLOCK, COST = "on the clock", "processor time of a run"
 THREADS = 20
 TURNS, QUICK_TURNS, WARM_UP = 30, 2, 4
 PAUSE_SECONDS = 3.0
@@ -94,8 +95,8 @@ def _forks(frame: Frame) -> list[Row]:
     clock, cost = (statistics.median(one[name] for one in found["fork"]) for name in ("seconds", "cpu"))
     name, note = f"a fork of {lines} lines", "each with a state and an answer; bot, client and service in one process"
     return [
-        Row(f"{name}, on the clock", clock, "s", target="≤ 2", note="both runs and the comparison, after their start"),
-        Row(f"{name}, processor time of a run", cost, "s", note=note),
+        Row(f"{name}, {CLOCK}", clock, "s", target="≤ 2", note="both runs and the comparison, after their start"),
+        Row(f"{name}, {COST}", cost, "s", note=note),
     ]
 
 
