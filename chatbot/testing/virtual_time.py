@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextvars import Context
 from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, Unpack, cast
@@ -177,6 +178,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual seconds since the loop was created."""
         return self._jumping.now
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback. If it is due sooner than the clock can tell, the clock advances before it is called.
+
+        Timers fire up to a resolution early. Tasks that then wait for the rest would otherwise wake each other, and the
+        rest would never pass.
+        """
+        now = self.time()
+        if now < when < now + self._clock_resolution:
+            when = now + 2 * self._clock_resolution
+        return super().call_at(when, callback, *args, context=context)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts

@@ -114,6 +114,24 @@ def test_tasks_that_wake_each_other_for_ever_are_an_error(monkeypatch: pytest.Mo
         run(spin())
 
 
+def test_tasks_that_wait_for_less_than_the_clock_can_tell_do_not_stop_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbot.testing.virtual_time.MAX_REAL_SECONDS", 0.5)
+
+    async def wait_until(due: float, turns: int) -> None:
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        while anyio.current_time() < due:  # noqa: ASYNC110 this is what the clock must get along with
+            await anyio.sleep(due - anyio.current_time())
+
+    async def wait() -> float:
+        async with anyio.create_task_group() as group:
+            for turns in range(3):
+                group.start_soon(wait_until, 5e-7, turns)
+        return anyio.current_time()
+
+    assert run(wait()) < 1e-4
+
+
 def test_what_hangs_can_clean_up() -> None:
     steps: list[str] = []
 
