@@ -137,31 +137,43 @@ class Handover:
             shards: The shards; none if nothing has changed hands, but notes may have been lost.
             after_crash: Those whose last owner did not release them in order: its handlers may have killed it.
         """
-        context = self._context
         self._to_take |= shards
-        async with self._lock:
-            # Together with those that were gained while the store was read for the ones before.
-            wanted, self._to_take = self._to_take, set()
-            self._loading = wanted & context.ownership.owned - self._held
-            if shards and not self._loading:
+        while True:
+            async with self._lock:
+                pause = await self._try_to_take(shards, after_crash)
+            if pause is None:
                 return
-            context.crashed |= self._loading & (after_crash | context.ownership.crashed)
-            while self._is_running and self._loading:
-                try:
-                    await self._load(is_start=False, is_first=True, is_other=True)
-                except StoreError as error:
-                    context.ongoing.record_failure("store", error)
-                    await anyio.sleep(RETRY_SECONDS)
-                except Exception:  # the threads that this process serves already must not suffer from it
-                    context.log.exception("takeover.failed", shards=len(self._loading))
-                    await anyio.sleep(UNEXPECTED_ERROR_PAUSE)
-            self._loading = set()
-            if not self._is_running:
-                return
+            await anyio.sleep(pause)  # without the lock: meanwhile, other shards can be given up, and notes be heard
+
+    async def _try_to_take(self, shards: frozenset[int], after_crash: frozenset[int]) -> float | None:
+        """Read the threads that are to be taken; return the seconds until the next attempt, None if there is none."""
+        context = self._context
+        # Together with those that were gained while the store was read for the ones before.
+        wanted, self._to_take = self._to_take, set()
+        if not self._is_running:
+            return None  # the next start takes everything that is owned then
+        self._loading = wanted & context.ownership.owned - self._held
+        if shards and not self._loading:
+            return None
+        context.crashed |= self._loading & (after_crash | context.ownership.crashed)
+        try:
+            if self._loading:
+                await self._load(is_start=False, is_first=True, is_other=True)
+        except StoreError as error:
+            context.ongoing.record_failure("store", error)
+            pause = RETRY_SECONDS
+        except Exception:  # the threads that this process serves already must not suffer from it
+            context.log.exception("takeover.failed", shards=len(self._loading))
+            pause = UNEXPECTED_ERROR_PAUSE
+        else:
             if context.owns_bot:
                 self._watcher.list_again()
             else:
                 context.ownership.tell(ListAgain(context.user))
+            return None
+        self._to_take |= self._loading
+        self._loading = set()
+        return pause
 
     def _is_loading(self, thread: ThreadId | None) -> bool:
         """Return whether a thread is being taken; no thread stands for what belongs to the bot."""

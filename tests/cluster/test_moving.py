@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
+from chatbot.errors import StoreError
 from chatbot.model import ThreadId
+from chatbot.stores.records import ThreadRecord
 from tests.cluster.cluster import Cluster, Replica
 from tests.cluster.plugins import Seen, echo, slow
 
@@ -82,6 +84,36 @@ async def test_a_thread_that_nobody_talks_in_is_served_by_whoever_takes_it_over(
         took = await answered(cluster, threads, "hi", "still there?")
 
         assert took < 2
+
+
+@pytest.mark.parametrize("error", [StoreError("cannot reach the server"), ValueError("a row cannot be read")], ids=repr)
+async def test_threads_are_given_up_although_others_cannot_be_taken_over(error: Exception) -> None:
+    async with Cluster(echo) as cluster:
+        one, two = await cluster.join(), await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread_of(two, "Ann") for _ in range(16)]
+        cluster.say_in(threads, "Ann", "hi")
+        await answered(cluster, threads, "hi")
+        broken = anyio.Event()
+
+        async def threads_of(*_bot: object) -> list[ThreadRecord]:
+            broken.set()
+            raise error
+
+        two.store.threads = threads_of
+        await one.kill()
+        await broken.wait()
+        three = await cluster.join()
+        took = await cluster.until(lambda: len(three.member.owned) == 128)
+        moved = [thread for thread in threads if three.owns(thread)]
+        cluster.say_in(threads, "Ann", "then")
+        await answered(cluster, threads, "hi", "then")
+
+        assert took < 3
+        assert 0 < len(moved) < len(threads)
+
+        del two.store.threads
+        await cluster.until(lambda: two.bot.has_taken_all)
 
 
 async def test_a_shard_is_given_up_although_the_database_is_away_when_its_handler_ends() -> None:
