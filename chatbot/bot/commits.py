@@ -226,6 +226,11 @@ class WriteBehind:
         self._waiting[commits] = None
         self._requested.set()
 
+    @property
+    def waiting(self) -> list[ThreadId]:
+        """The threads whose deferred writes are not stored."""
+        return [commits.state.key for commits in self._waiting]
+
     async def run(self) -> None:
         """Store deferred writes periodically, until canceled."""
         while True:

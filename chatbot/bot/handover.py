@@ -50,6 +50,10 @@ TALKING_MS: Final = 60_000
 BUSY_SECONDS: Final = 1.0
 """Seconds between two checks whether the handlers of a shard that is released have ended."""
 
+WRITE_SECONDS: Final = 10.0
+"""Seconds for which a shard is kept while the store refuses what was deferred. Then its next owner finds out what was
+sent by reading the threads, as after a crash."""
+
 MAX_TAKEN_ROWS: Final = 10_000
 """Maximum number of actions that are remembered as read with their threads: a note about them may come later."""
 
@@ -324,15 +328,21 @@ class Handover:
                 group.start_soon(self.announce_stop)
                 scheduler.threadless_lane.release()
                 await anyio.lowlevel.checkpoint()
+            give_up_at: float | None = None
             # A shard that is lost meanwhile, and perhaps taken again, is none of this request's any more.
             while left := {shard for shard in left if self._ending.get(shard) is request}:
                 done = left - {self._shard(thread) for thread in scheduler.busy}
                 if done:
                     await self._write_behind.write()
+                    unwritten = done & {self._shard(thread) for thread in self._write_behind.waiting}
+                    if unwritten and give_up_at is None:
+                        give_up_at = anyio.current_time() + WRITE_SECONDS
+                    if give_up_at is None or anyio.current_time() < give_up_at:
+                        done -= unwritten
                     done = {shard for shard in done if self._ending.get(shard) is request}
                     self._remove(done)
                     released(frozenset(done))
-                else:
+                if not done:
                     with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
                         await scheduler.ended.wait()
 

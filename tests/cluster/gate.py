@@ -25,6 +25,8 @@ class Gate:
     Attributes:
         is_dead: the replica was killed; nothing passes any more.
         is_cut_from_database, is_cut_from_service: requests are refused.
+        is_refusing: the database undoes each commit, whereas the session lives on.
+        is_slow: for those who set `delay`: each crossing takes long.
         is_silent: what is asked of the database while it is cut off fails only after a while, as if packets were lost.
         on_request: called with each request to the service after the replica was allowed to send it: here a pause falls
             between the check and the send.
@@ -39,6 +41,7 @@ class Gate:
         self.is_dead = False
         self.is_cut_from_database = False
         self.is_cut_from_service = False
+        self.is_refusing = self.is_slow = False
         self.is_silent = False
         self.on_request: Callable[[HttpRequest], None] = lambda _request: None
         self.on_answer: Callable[[HttpRequest, AsyncHttpResponse], None] = lambda _request, _answer: None

@@ -269,6 +269,9 @@ class ModelStore(SqlStore):
         # Now, not when the server is reached: the shards may be lost until then, and gained again.
         epochs = {shard: self._epochs[shard] for shard in shards}
         await self._enter()
+        if self._gate.is_refusing:
+            msg = "the server has undone the transaction"
+            raise StoreError(msg)
         self._database.write(executing(commands), epochs, notes, by=self.name, writes=writes)
         await self._gate.passing()
 

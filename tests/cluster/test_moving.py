@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import anyio
 import pytest
@@ -10,7 +10,9 @@ import pytest
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.stores.records import ThreadRecord
+from chatbot.stores.shards import shard_of
 from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.database import Database, Nobody
 from tests.cluster.plugins import Seen, echo, slow
 
 pytestmark = pytest.mark.virtual_time
@@ -146,6 +148,48 @@ async def test_what_was_sent_is_stored_soon_also_after_shards_were_given_up() ->
         await anyio.sleep(3)
 
         assert cluster.database.pending() == []
+
+
+class Releases(Nobody):
+    """Sees what is pending in shards that are given up."""
+
+    database: Database
+    pending: list[tuple[str, str]]
+
+    def __init__(self) -> None:
+        self.pending = []
+
+    def moved(self, what: str, name: str, shards: Collection[int]) -> None:
+        if what == "releases":
+            self.pending += [
+                (thread, key) for thread, key in self.database.pending() if shard_of(ThreadId(thread)) in shards
+            ]
+
+
+@pytest.mark.parametrize(("seconds", "is_stored"), [(4, True), (60, False)])
+async def test_what_was_sent_is_stored_before_shards_are_given_up_unless_the_store_refuses_it_for_long(
+    seconds: float, is_stored: bool
+) -> None:
+    seen = Releases()
+    async with Cluster(echo, witness=seen) as cluster:
+        seen.database = cluster.database
+        one = await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread("Ann") for _ in range(16)]
+        await anyio.sleep(2)
+        cluster.say_in(threads, "Ann", "hi")
+        await answered(cluster, threads, "hi")
+        one.gate.is_refusing = True
+        await cluster.join()
+        await anyio.sleep(seconds)
+        has_moved = cluster.is_balanced()
+        one.gate.is_refusing = False
+        await cluster.balanced()
+        await anyio.sleep(10)
+
+        assert has_moved is not is_stored
+        assert (seen.pending == []) is is_stored
+        assert cluster.all_replies(threads) == {thread: ["hi"] for thread in threads}
 
 
 async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> float:
