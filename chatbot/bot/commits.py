@@ -222,9 +222,18 @@ class WriteBehind:
         return 0 if commits is None else commits.latest_version
 
     def add(self, commits: ThreadCommits) -> None:
-        """Schedule the deferred writes of a thread."""
-        self._waiting[commits] = None
-        self._requested.set()
+        """Schedule the deferred writes of a thread, unless it is lost."""
+        if self._is_kept(commits):
+            self._waiting[commits] = None
+            self._requested.set()
+
+    def _is_kept(self, commits: ThreadCommits) -> bool:
+        """Return whether a thread is served here.
+
+        The writes of a lost one must not be stored once this process owns it again: they are older than what its owner
+        in between has stored.
+        """
+        return not commits.state.is_released or self.threads.get(commits.state.key) is commits
 
     @property
     def waiting(self) -> list[ThreadId]:
@@ -275,9 +284,7 @@ class WriteBehind:
 
     def _restore(self, taken: Mapping[ThreadCommits, DeferredWrites]) -> None:
         for commits, deferred in taken.items():
-            # The writes of a lost thread must not be stored once this process owns it again: they are older than
-            # what its owner in between has stored.
-            if not commits.state.is_released or self.threads.get(commits.state.key) is commits:
+            if self._is_kept(commits):
                 commits.restore_deferred(deferred)
                 self.add(commits)
 

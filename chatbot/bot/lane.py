@@ -183,13 +183,17 @@ class Lane:
         try:
             next_run = await (self._work() if self.state.thread else self._work_outside_threads())
         except TryAgain as again:
-            return NextRun(due_in=again.pause)
+            next_run = NextRun(due_in=again.pause)
         except NotOwner:
             return NextRun(due_in=NOT_OWNER_PAUSE)  # no failure: the process that owns the thread does the work
         except (ServiceError, StoreError) as error:
-            return NextRun(due_in=self._failed(error))
-        if self._back_off is not None:
-            self._back_off.succeeded()
+            next_run = NextRun(due_in=self._failed(error))
+        else:
+            if self._back_off is not None:
+                self._back_off.succeeded()
+            return next_run
+        # A turn that ends early has not done it. A stop stores only what is scheduled, and there may be no next turn.
+        self.commits.schedule_writes()
         return next_run
 
     async def _work(self) -> NextRun:

@@ -26,6 +26,7 @@ class Gate:
         is_dead: the replica was killed; nothing passes any more.
         is_cut_from_database, is_cut_from_service: requests are refused.
         is_refusing: the database undoes each commit, whereas the session lives on.
+        refusals: how many it has undone.
         is_slow: for those who set `delay`: each crossing takes long.
         is_silent: what is asked of the database while it is cut off fails only after a while, as if packets were lost.
         on_request: called with each request to the service after the replica was allowed to send it: here a pause falls
@@ -42,6 +43,7 @@ class Gate:
         self.is_cut_from_database = False
         self.is_cut_from_service = False
         self.is_refusing = self.is_slow = False
+        self.refusals = 0
         self.is_silent = False
         self.on_request: Callable[[HttpRequest], None] = lambda _request: None
         self.on_answer: Callable[[HttpRequest, AsyncHttpResponse], None] = lambda _request, _answer: None

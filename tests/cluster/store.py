@@ -270,6 +270,7 @@ class ModelStore(SqlStore):
         epochs = {shard: self._epochs[shard] for shard in shards}
         await self._enter()
         if self._gate.is_refusing:
+            self._gate.refusals += 1
             msg = "the server has undone the transaction"
             raise StoreError(msg)
         self._database.write(executing(commands), epochs, notes, by=self.name, writes=writes)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 import anyio
 import pytest
+from azure.core.pipeline.transport import HttpRequest
 
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
@@ -13,6 +14,7 @@ from chatbot.stores.records import ThreadRecord
 from chatbot.stores.shards import shard_of
 from tests.cluster.cluster import Cluster, Replica
 from tests.cluster.database import Database, Nobody
+from tests.cluster.gate import is_send
 from tests.cluster.plugins import Seen, echo, slow
 
 pytestmark = pytest.mark.virtual_time
@@ -190,6 +192,27 @@ async def test_what_was_sent_is_stored_before_shards_are_given_up_unless_the_sto
         assert has_moved is not is_stored
         assert (seen.pending == []) is is_stored
         assert cluster.all_replies(threads) == {thread: ["hi"] for thread in threads}
+
+
+async def test_what_was_sent_is_stored_before_shards_are_given_up_although_what_came_after_it_was_refused() -> None:
+    async with Cluster(echo) as cluster:
+        one = await cluster.join()
+        await cluster.balanced()
+        thread = cluster.thread("Ann")
+        await anyio.sleep(2)
+
+        def refuse(request: HttpRequest, _answer: object) -> None:
+            one.gate.is_refusing = is_send(request)
+
+        one.gate.on_answer = refuse
+        cluster.say(thread, "Ann", "one")
+        cluster.say(thread, "Ann", "two")
+        await cluster.until(lambda: one.gate.refusals == 1, step=0.01)
+        one.gate.on_answer, one.gate.is_refusing = lambda *_: None, False
+        await one.bot.release(one.member.owned, lambda _shards: None)
+
+        assert cluster.replies(thread) == ["one"]
+        assert cluster.database.pending() == []
 
 
 async def answered(cluster: Cluster, threads: list[ThreadId], *texts: str) -> float:
