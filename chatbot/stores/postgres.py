@@ -116,8 +116,9 @@ class PostgresStore(SqlStore):
                 shards = Shards(self._url.schema, user.id, self._share, inbox.put_change, asks=self._asks)
             session = StoreSession(server, user, on_lost=inbox.put_lost, on_note=inbox.put_note, shards=shards)
             transactions = Transactions(server, session, lambda seconds: self.on_round_trip(seconds))
-            self._last = await thread.run(transactions.open())
+            # Before it is opened: if that is cancelled at its very end, connections are open that nobody would close.
             exits.push_async_callback(_shielded, lambda: thread.run(self._close(transactions)))
+            self._last = await thread.run(transactions.open())
             readers = _Readers(server)
             exits.push_async_callback(_shielded, lambda: thread.run(readers.close()))
             writer = Writer(lambda group: thread.call(transactions.write(group)))
@@ -227,14 +228,15 @@ class PostgresStore(SqlStore):
     async def exclusive(self, name: str) -> AsyncIterator[None]:
         """See `SharedStore.exclusive`."""
         session, thread = self._opened()
-        connection = await thread.run(_lock(session.server, self._url.schema, name))
+        lock = _NameLock(session.server, name)
         try:
+            await thread.run(lock.acquire())
             yield
-            if connection.is_closed():
+            if not lock.is_held:
                 msg = f"the connection to the store {self._url} broke while {name} was to be done by this process alone"
                 raise StoreError(msg)
         finally:
-            await _shielded(lambda: thread.run(close(connection)))
+            await _shielded(lambda: thread.run(lock.release()))
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -342,15 +344,34 @@ def _checked(notes: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-async def _lock(server: Server, schema: str, name: str) -> Connection:
-    """Wait for the lock of a name; return the connection that holds it. Runs in the store's thread."""
-    connection = await server.connect()
-    with server.terminated_on_error(connection, "write"):
-        await connection.execute(f"SET idle_session_timeout = '{EXCLUSIVE_SECONDS:.0f}s'")
-        lock = "SELECT pg_try_advisory_lock(hashtext('chatbot exclusive ' || $1::text), hashtext($2))"
-        while not await connection.fetchval(lock, schema, name):  # noqa: ASYNC110 the server does not tell
-            await asyncio.sleep(0.1)
-    return connection
+class _NameLock:
+    """The lock of a name, held on a connection of its own. Runs in the store's thread.
+
+    It keeps the connection itself: a task that is cancelled while it waits for the store's thread gets no result.
+    """
+
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self._name = name
+        self._connection: Connection | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def acquire(self) -> None:
+        """Wait for the lock."""
+        connection = await self._server.connect()
+        with self._server.terminated_on_error(connection, "write"):
+            await connection.execute(f"SET idle_session_timeout = '{EXCLUSIVE_SECONDS:.0f}s'")
+            lock = "SELECT pg_try_advisory_lock(hashtext('chatbot exclusive ' || $1::text), hashtext($2))"
+            while not await connection.fetchval(lock, self._server.url.schema, self._name):  # noqa: ASYNC110 the server does not tell
+                await asyncio.sleep(0.1)
+        self._connection = connection
+
+    async def release(self) -> None:
+        """Give the lock up, if it is held."""
+        await close(self._connection)
 
 
 class _Inbox:

@@ -67,25 +67,26 @@ class Transactions:
         self._session = session
         self._connection: Connection | None = None
         self._number = 0
+        self._is_open = False
         self.close_by: float | None = None
         self.round_trips = 0
 
     async def open(self) -> queries.LastHolder:
-        """Begin to use the store; return how its last holder ended, if this process holds it alone."""
+        """Begin to use the store; return how its last holder ended, if this process holds it alone.
+
+        The caller must call `close` even if this fails or is cancelled.
+        """
         self._connection = await self._session.open()
-        user = self._session.user
-        if user.use is not Use.ALONE or not user.is_marked:
-            return queries.LastHolder()
-        try:
+        user, last = self._session.user, queries.LastHolder()
+        if user.use is Use.ALONE and user.is_marked:
             marking = Job[Any](lambda _: queries.mark_open(os.getpid()), None)
             await self.write([marking])
             if marking.error is not None:
                 raise marking.error
-        except BaseException:
-            await self._session.close(is_orderly=False, untouched=[])
-            raise
-        assert isinstance(marking.result, queries.LastHolder)
-        return marking.result
+            assert isinstance(marking.result, queries.LastHolder)
+            last = marking.result
+        self._is_open = True
+        return last
 
     async def close(self, *, is_orderly: bool, untouched: list[int]) -> None:
         """End the use of the store.
@@ -94,7 +95,7 @@ class Transactions:
             is_orderly: record a regular end; without that record, others find that this process was killed.
             untouched: see `leave`.
         """
-        user = self._session.user
+        user, is_orderly = self._session.user, is_orderly and self._is_open
         if is_orderly and user.use is Use.ALONE and user.is_marked:
             await self.write([Job(lambda _: Commit([queries.MARK_CLOSED]), None)])
         self._connection = None
@@ -151,7 +152,9 @@ class Transactions:
             except Exception as error:
                 code = getattr(error, "sqlstate", None)
                 tries += 1
-                if not is_of_database(error):  # a mistake of ours, or rows that cannot be read: the same every time
+                # Of a connection that is terminated meanwhile, asyncpg raises errors of any kind, even AttributeError.
+                # Otherwise this is a mistake of ours, or rows that cannot be read: the same every time.
+                if not is_of_database(error) and not connection.is_closed():
                     for job in jobs:
                         job.error = error
                     return None

@@ -133,7 +133,7 @@ class StoreSession:
 
     @property
     def lost(self) -> StoreError | None:
-        """Why the store is lost for good; None while it is not."""
+        """Why the store is lost for good, or that it is closed; None while it can be used."""
         return self._lost
 
     @property
@@ -158,8 +158,7 @@ class StoreSession:
             connection = await self._begin(is_first=True)
             await self._announce(connection)
         except BaseException as error:
-            await self._stop_beating()
-            await self._close_session()
+            await self.close(is_orderly=False, untouched=[])
             if isinstance(error, StoreError) or not isinstance(error, Exception):
                 raise
             raise self.server.explain(error, "open") from error
@@ -176,11 +175,16 @@ class StoreSession:
         await self._stop_beating()
         if is_orderly and self._committing is not None and self._lost is None:
             with suppress(Exception):  # without it, others find a process that was killed
-                work = leave(self._committing, self._schema, self.user, untouched)
-                await asyncio.wait_for(work, LEAVING_SECONDS)
-        await close(self._committing)
-        self._committing = None
-        await self._close_session()
+                async with asyncio.timeout(LEAVING_SECONDS):
+                    await leave(self._committing, self._schema, self.user, untouched)
+        if self._lost is None:
+            # What was cancelled, and fails while it ends, must not connect again.
+            self._lost = StoreError(f"the store {self.server.url} is closed")
+        try:
+            await close(self._committing)
+            self._committing = None
+        finally:
+            await self._close_session()
 
     async def _stop_beating(self) -> None:
         if self._beating is not None:
@@ -192,11 +196,14 @@ class StoreSession:
 
     async def _close_session(self) -> None:
         session, self._connection = self._connection, None
-        if session is not None and not session.is_closed():
+        if session is None:
+            return
+        try:
             with suppress(Exception):  # it is given up either way
                 await session.execute("SELECT pg_advisory_unlock_all()", timeout=2)
                 await self._announce(session)
-        await close(session)
+        finally:
+            await close(session)
 
     async def _announce(self, connection: Connection) -> None:
         """Let the other members look at once who owns what."""
@@ -247,6 +254,10 @@ class StoreSession:
             "to a standby that was behind): this process must end"
         )
 
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise type(self._lost)(str(self._lost))
+
     def _check_era(self, era: int | None) -> None:
         if era is None or era > self._standing.era:
             raise self._taken_over()
@@ -264,8 +275,7 @@ class StoreSession:
         Raises:
             StoreError: there is none, or the store is lost.
         """
-        if self._lost is not None:
-            raise StoreInUse(str(self._lost))
+        self._check_lost()
         connection = await self._begin(is_first=False)
         return connection, self._standing.commits
 
@@ -277,6 +287,8 @@ class StoreSession:
             else:
                 self._renewed(await renew(connection, self.user.id))
             await self._create_function(connection)
+            self._check_lost()
+        self._abort()
         self._committing = connection
         return connection
 
@@ -331,14 +343,14 @@ class StoreSession:
             if self._shards is not None:
                 await session.add_listener(self.channel, self._heard)
             started = await session.fetchval("SELECT clock_timestamp()")
+            self._backend, before = (session.get_server_pid(), started), self._backend
+            if before[1] is not None:
+                # It may have been our side alone that lost the session before; until it ends, it holds what is ours.
+                with suppress(Exception):
+                    await session.execute(_ENDING, *before)
         except BaseException:
             session.terminate()
             raise
-        self._backend, before = (session.get_server_pid(), started), self._backend
-        if before[1] is not None:
-            # It may have been our side alone that lost the session before; until it ends, it holds what is ours.
-            with suppress(Exception):
-                await session.execute(_ENDING, *before)
         return session
 
     def _adopt(self, session: Connection, asked: float) -> None:
@@ -386,7 +398,9 @@ class StoreSession:
             if self._connection is None:
                 pause = RECONNECT_SECONDS
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.02, asked + pause - _now()))
+                # Not `wait_for`: in Python 3.11, it drops a cancellation that comes with what is waited for.
+                async with asyncio.timeout(max(0.02, asked + pause - _now())):
+                    await self._wake.wait()
 
     def _break(self, error: Exception) -> None:
         if self._connection is not None:

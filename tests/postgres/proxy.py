@@ -33,6 +33,9 @@ class Proxy:
     def noted(self, data: bytes) -> None:
         """For proxies that look at what the client sends."""
 
+    def answered(self) -> None:
+        """For proxies that do something when an answer of the server has been passed on."""
+
     def cut(self) -> None:
         """Reset all connections."""
         for writer in self._writers:
@@ -79,6 +82,8 @@ class Proxy:
                 raise EOFError
             state["spoke"] = who
             writer.write(data)
+            if who == "server":
+                self.answered()
             await writer.drain()
         raise EOFError
 

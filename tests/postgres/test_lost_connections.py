@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import pytest
 
 from chatbot.errors import CannotStore, StoreConflict, StoreError, StoreInUse
 from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.postgres_commits import Commit, Transactions
+from chatbot.stores.postgres_registry import StoreUser, Use
+from chatbot.stores.postgres_server import Connection, Server
+from chatbot.stores.postgres_session import StoreSession
+from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.records import StateKey
-from chatbot.stores.writes import MarkSeen, SaveState
+from chatbot.stores.statements import statements
+from chatbot.stores.writer import Job
+from chatbot.stores.writes import MarkSeen, SaveState, Write
 from tests.contracts.records import BOT, HALL, begin
-from tests.postgres.proxy import Proxy, proxied
+from tests.postgres.proxy import Proxy, proxied, served
 from tests.postgres.test_ownership import ENDING_SESSIONS
 from tests.support.postgres import PostgresServer, running_server
 
@@ -177,6 +187,118 @@ async def test_while_the_server_is_away_commits_that_were_not_sent_fail_and_late
             await store.commit(BOT, [MarkSeen(HALL, {2: 2})])
 
             assert 2 in (await store.threads(BOT))[0].seen
+
+
+class SilentFrom(Proxy):
+    """A proxy that passes a number of messages of the client, and then nothing to it any more.
+
+    Attributes:
+        left: the number; None for no limit.
+        is_reached: none of them is left.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.left: int | None = None
+
+    @property
+    def is_reached(self) -> bool:
+        return self.left == 0
+
+    def noted(self, data: bytes) -> None:
+        if self.left:
+            self.left -= 1
+            self.is_silent = self.is_reached
+
+
+def _job(write: Write) -> Job[None]:
+    commit = Commit(statements(BOT, [write]))
+    return Job(lambda _: commit, None)  # type: ignore[arg-type]  # what the writer takes, too
+
+
+class Terminating(Proxy):
+    """A proxy that terminates a connection some turns of the event loop after it has passed on an answer.
+
+    Attributes:
+        connection: the client's connection.
+        answers: the number of answers until then; None for no limit.
+        turns: the number of turns after the last one.
+    """
+
+    def __init__(self, port: int, turns: int) -> None:
+        super().__init__(port)
+        self.connection: Connection = None
+        self.answers: int | None = None
+        self.turns = turns
+
+    def answered(self) -> None:
+        if self.answers:
+            self.answers -= 1
+            if not self.answers:
+                self._terminate(self.turns)
+
+    def _terminate(self, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(self._terminate, turns - 1)
+        else:
+            self.connection.terminate()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_commit_whose_connection_is_terminated_at_any_step_is_made_once(
+    postgres_server: PostgresServer, postgres_url: str, turns: int
+) -> None:
+    """As the session does when it breaks: in the middle of an operation, asyncpg then raises an AttributeError."""
+    steps = 0
+    async with served(Terminating(postgres_server.port, turns)) as proxy:
+
+        class Session(StoreSession):
+            async def reconnect(self) -> tuple[Connection, int]:
+                proxy.connection, last = await super().reconnect()
+                if proxy.answers is None:
+                    proxy.answers = steps
+                return proxy.connection, last
+
+        place = postgres_url.replace(str(postgres_server.port), str(proxy.port))
+        server = Server(PostgresUrl.parse(place, Path()))
+        user = StoreUser(Use.ALONE, is_marked=False)
+        session = Session(server, user, on_lost=lambda _: None, on_note=lambda _: None, shards=None)
+        transactions = Transactions(server, session)
+        await transactions.open()
+        await transactions.write([_job(begin())])
+        while not proxy.answers:
+            steps += 1
+            await session.reconnect()
+            proxy.connection.terminate()
+            proxy.answers = None
+            job = _job(MarkSeen(HALL, {steps: steps}))
+            await transactions.write([job])
+            assert job.error is None
+        await transactions.close(is_orderly=True, untouched=[])
+    async with PostgresStore(postgres_url) as store:
+        assert steps > 4
+        assert set((await store.threads(BOT))[0].seen) == set(range(1, steps + 1))
+
+
+async def test_a_store_that_is_closed_while_it_restores_its_session_leaves_no_connection_open(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with served(SilentFrom(postgres_server.port)) as proxy:
+        url, number, is_reached = postgres_url.replace(str(postgres_server.port), str(proxy.port)), 0, True
+        while is_reached:
+            number += 1 + number // 8
+            async with PostgresStore(url, is_shared=True) as store:
+                proxy.left = number
+                proxy.cut()
+                with anyio.fail_after(20):
+                    while store.is_held:  # noqa: ASYNC110 as in `held`
+                        await anyio.sleep(0.002)
+                    while not (proxy.is_reached or store.is_held):  # noqa: ASYNC110 as in `held`
+                        await anyio.sleep(0.002)
+                is_reached = proxy.is_reached
+            proxy.left, proxy.is_silent = None, False
+            gc.collect()  # of an open connection, this makes a warning, and so an error
+    assert number > 8  # the first steps, of which each has a connection that is not yet kept, one by one
 
 
 async def test_a_commit_takes_one_round_trip(postgres_server: PostgresServer, postgres_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -326,3 +327,18 @@ def test_without_the_extra_the_command_that_installs_it_is_named(postgres_url: s
     said = subprocess.run([sys.executable, "-c", code, postgres_url], capture_output=True, text=True, check=True)
 
     assert "needs the package asyncpg: pip install 'chatbot-acs[postgres]'" in said.stdout
+
+
+async def test_a_start_that_is_cancelled_anywhere_leaves_no_connection_open(postgres_url: str) -> None:
+    """What nobody closes holds its locks until the garbage collector finds it; the gate reports that as an error."""
+    begun = anyio.current_time()
+    async with PostgresStore(postgres_url):
+        taken = anyio.current_time() - begun
+    for part in range(24):
+        with anyio.move_on_after(taken * part / 20):
+            async with PostgresStore(postgres_url, is_shared=bool(part % 2)):
+                pass
+    gc.collect()
+
+    async with PostgresStore(postgres_url):  # nobody else holds the lock
+        pass

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,6 +16,11 @@ import pytest
 from chatbot.errors import NotOwner, StoreInUse
 from chatbot.stores.base import EndableStore, ShardsGained, ShardsLost, ShardsWanted, SharedStore
 from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.postgres_members import Shards
+from chatbot.stores.postgres_registry import StoreUser, Use
+from chatbot.stores.postgres_server import Server
+from chatbot.stores.postgres_session import StoreSession
+from chatbot.stores.postgres_url import PostgresUrl
 from chatbot.stores.records import StateKey, StoredState
 from chatbot.stores.shards import ALL_SHARDS, SHARDS
 from chatbot.stores.writes import MarkSeen, SaveState
@@ -339,6 +346,21 @@ async def test_what_a_process_was_asked_to_stop_is_no_crash_and_moves_while_it_d
             assert two.after_crash == set()
 
 
+async def test_a_session_that_is_woken_and_closed_at_the_same_time_ends(postgres_url: str) -> None:
+    """As when a note of another process arrives while this one stops."""
+    url, user, gained = PostgresUrl.parse(postgres_url, Path()), StoreUser(Use.MEMBER), anyio.Event()
+    shards = Shards(url.schema, user.id, None, lambda _change, _epochs: gained.set())
+    session = StoreSession(Server(url), user, on_lost=lambda _: None, on_note=lambda _: None, shards=shards)
+    await session.open()
+    with anyio.fail_after(20):
+        await gained.wait()
+        await anyio.sleep(0.3)  # by now, it waits for its next beat
+        await session.accept(())  # which wakes it
+        await session.close(is_orderly=True, untouched=[])
+
+    assert not session.is_held
+
+
 async def test_a_share_limits_what_a_process_takes(postgres_url: str) -> None:
     async with joined(postgres_url, share=0.05) as canary:
         await canary.owns(12)
@@ -379,3 +401,19 @@ async def test_one_process_at_a_time_is_in_an_exclusive_block(postgres_url: str)
             tasks.start_soon(enter, one, "one")
             tasks.start_soon(enter, two, "two")
     assert inside in (["one", "one", "two", "two"], ["two", "two", "one", "one"])
+
+
+async def test_an_exclusive_block_that_is_cancelled_anywhere_lets_others_enter(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, is_shared=True) as store:
+        begun = anyio.current_time()
+        async with store.exclusive("identity bell"):
+            taken = anyio.current_time() - begun
+        for part in range(24):
+            with anyio.move_on_after(taken * part / 20):
+                async with store.exclusive("identity bell"):
+                    pass
+        gc.collect()
+
+        with anyio.fail_after(20):
+            async with store.exclusive("identity bell"):
+                pass
