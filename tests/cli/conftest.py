@@ -81,10 +81,13 @@ class Running:
         return code
 
     def close(self) -> None:
-        """Leave nothing behind, whatever the test did."""
+        """Leave nothing behind, whatever the test did; pytest shows what was logged if it failed."""
         self.process.kill()
         self.process.communicate()
         self._reader.join()
+        while not self._arrived.empty():
+            self.lines.append(self._arrived.get() or "")
+        print(*self.lines, sep="", end="")
 
 
 def _fits(line: dict[str, Any], name: str, values: dict[str, object]) -> bool:

@@ -139,7 +139,7 @@ def test_a_terminal_that_is_gone_before_the_greeting_does_not_end_the_bots(tmp_p
         os.close(inner)
         _, log = bots.communicate(timeout=PATIENCE)
 
-    assert bots.returncode == 0
+    assert bots.returncode == 0, log
     assert "daemon.finished" in log
 
 
