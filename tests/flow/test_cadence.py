@@ -176,6 +176,7 @@ async def test_many_threads_that_move_at_once_are_read_in_large_pages() -> None:
         assert not refused(room)
 
 
+@pytest.mark.chaos  # fifty threads for six minutes
 async def test_people_who_talk_do_not_delay_what_is_found_in_silent_threads() -> None:
     """An edit does not move the stamp: the slow poll finds it, however fast other threads are polled."""
     async with chat(plugin, settings=BotSettings(cadence=Cadence(rate=2))) as room:
@@ -228,6 +229,7 @@ async def test_kills_and_immediate_starts_in_a_loop_are_never_refused(latency: s
             assert sorted(text for user, text in texts if user != ann.user) == sorted(said)
 
 
+@pytest.mark.chaos  # eight bots, for more than the longest window
 async def test_bots_of_a_process_use_half_of_what_a_thread_allows_all_people() -> None:
     bots = {f"bot{number}": [listener() if number else plugin] for number in range(8)}
     async with chat(bots=bots, settings=DEFAULT) as room:

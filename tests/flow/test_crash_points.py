@@ -239,8 +239,8 @@ async def test_a_plugin_that_remembers_in_its_process_only_is_found_out(every: i
 
 
 @virtual
-async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matters() -> None:
-    report = await crash_points(order, counter, store=Careless)
+async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matters_with_what_was_said() -> None:
+    report = await crash_points(order, counter, store=Careless, faults=["send_message:429,times=1"])
 
     lost = [violation for violation in report.violations if "missing: bot: 'order 1: tea'" in violation.wrong]
     first, last = lost[0].point, lost[-1].point
@@ -248,12 +248,6 @@ async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matte
     assert last is not None
     assert (first.kind, first.is_after) == (CrashKind.COMMIT, True)
     assert (last.kind, last.is_after) == (CrashKind.SEND, False)
-
-
-@virtual
-async def test_a_violation_names_its_point_and_fault_and_shows_what_was_said() -> None:
-    report = await crash_points(order, counter, store=Careless, faults=["send_message:429,times=1"])
-
     text = str(report)
     assert ", before a send (send_message), under send_message:429,times=1:" in text
     assert re.search(r"00:00:0\d Ann: tea", text)

@@ -108,7 +108,7 @@ async def test_a_timer_of_a_dialog_survives_failed_attempts_and_fires_when_the_f
 async def test_a_dialog_cancels_a_timer_that_an_earlier_step_has_set() -> None:
     async with chat(booking()) as room:
         await room.user("Ann").says("/book", "Ann", "no")
-        await room.advance(days=2)
+        await room.advance(hours=1)
 
         assert room.replies[-1] == "As you like."
 
@@ -117,7 +117,7 @@ async def test_a_dialog_cancels_a_timer_that_an_earlier_step_has_set() -> None:
 async def test_another_handler_cancels_the_timer_of_a_dialog() -> None:
     async with chat(booking()) as room:
         await room.user("Ann").says("/book", "Ann", "yes", "/cancel-booking")
-        await room.advance(days=2)
+        await room.advance(hours=1)
 
         assert room.replies[-1] == "Cancelled your booking."
 

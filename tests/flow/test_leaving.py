@@ -243,7 +243,7 @@ DELETIONS = [
 @pytest.mark.parametrize(
     ("quirks", "retention"),
     [
-        *((quirks, timedelta(days=3)) for quirks in DELETIONS),
+        *((quirks, timedelta(days=1)) for quirks in DELETIONS),
         pytest.param({}, BotSettings().retention, marks=pytest.mark.chaos),
     ],
     ids=str,

@@ -77,6 +77,7 @@ async def test_a_backlog_of_replies_survives_a_restart() -> None:
         assert room.replies == [str(number) for number in range(50)]
 
 
+@pytest.mark.chaos  # ten bots, for more than the longest window
 async def test_many_bots_in_one_thread_are_together_within_the_quotas_of_the_thread() -> None:
     """All of them may look 400 times a minute there, and send ten messages in ten seconds."""
 

@@ -190,6 +190,7 @@ async def test_a_bot_limited_to_some_threads_stores_no_common_horizon() -> None:
         assert (horizon is None) is (threads is not None)
 
 
+@pytest.mark.chaos  # sixty pages, many times
 async def test_starts_in_a_row_are_together_within_the_quota_of_the_list_of_threads() -> None:
     """The list has sixty pages, of which each start reads a dozen at once; and it begins to read them to the end."""
     world = World(seed=0, quirks=Quirks(phantom_threads=150))
