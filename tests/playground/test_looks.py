@@ -193,6 +193,10 @@ def test_long_threads_scroll_without_rendering_everything(daemon: Daemon, browse
         (results() / "frames.json").write_text(json.dumps({"milliseconds": frames}, indent=1))
         print(frames)
         page.locator(".virtual").focus()
+        page.keyboard.press("End")
+        until(page, "document.activeElement.innerText?.includes('the newest line')")
+        page.evaluate(TWO_KEYS_BEFORE_THE_NEXT_FRAME)
+        until(page, "document.activeElement.innerText?.includes('line 4950')")
         page.keyboard.press("Home")
         said(page, "line 0").wait_for()
         picture(page, "many")
@@ -209,6 +213,19 @@ def test_long_threads_scroll_without_rendering_everything(daemon: Daemon, browse
         page.wait_for_timeout(500)  # all messages come again, and must not move what is read
         assert page.evaluate(TOP_ROW) == place
 
+
+TWO_KEYS_BEFORE_THE_NEXT_FRAME = """
+async () => {
+    const box = document.querySelector(".virtual");
+    const up = { key: "ArrowUp", bubbles: true };
+    const press = () => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", up));
+    press();
+    box.scrollTop -= 700;  // the list draws other rows by itself meanwhile
+    box.dispatchEvent(new Event("scroll"));
+    for (let n = 0; n < 10; n++) await null;
+    press();
+}
+"""
 
 TOP_ROW = """
 (() => {

@@ -18,7 +18,9 @@ export function VirtualList({ items, current, start, onMove, onChoose, renderIte
   const moved = useRef(false);
   const sought = useRef(null); // an item that is to be seen, and whose row may not be drawn yet
   const at = useRef(current); // not drawn yet when keys follow each other quickly
-  at.current = current;
+  const given = useRef(current);
+  // The list is also drawn again by itself, with the item that the keyboard was at before the last key.
+  if (given.current !== current) at.current = given.current = current;
   const [, redraw] = useState(0);
   const [isAway, setAway] = useState(false);
   const [view, setView] = useState({ top: 0, height: 600 });
@@ -67,6 +69,7 @@ export function VirtualList({ items, current, start, onMove, onChoose, renderIte
     const element = box.current;
     const revealed = (event) => {
       moved.current = true;
+      at.current = event.detail;
       reveal(event.detail);
     };
     element.addEventListener("reveal", revealed);
@@ -91,7 +94,7 @@ export function VirtualList({ items, current, start, onMove, onChoose, renderIte
       }
     }
     if (moved.current) {
-      const row = box.current.querySelector(`[data-row="${CSS.escape(current ?? "")}"]`);
+      const row = box.current.querySelector(`[data-row="${CSS.escape(at.current ?? "")}"]`);
       if (row) {
         moved.current = false;
         row.focus({ preventScroll: true });
