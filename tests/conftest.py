@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -45,13 +46,43 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Any:
     """Let a worker that is done take tests from one that is not: the first of them start processes, and wait."""
     if config.getoption("dist") != "load":
         return None
-    from xdist.scheduler import WorkStealingScheduling
+    from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
     return WorkStealingScheduling(config, log)
+
+
+_MARKED_BY = {"chaos": "sample_and_all", "postgres": "reopen"}
+"""What marks tests in files that do not name the marker itself."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import, for `-m node`, only files that name this marker: to import all takes longer than the tests."""
+    marker = config.getoption("markexpr")
+    if marker not in _markers_of_the_gate(config) or not collection_path.is_file():
+        return None
+    return None if _names(collection_path, marker) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a marked test whose file does not name the marker: `pytest -m` would not find it."""
+    markers = _markers_of_the_gate(config)
+    for path, marker in sorted({(item.path, mark.name) for item in items for mark in item.iter_markers()}):
+        if marker in markers and not _names(path, marker):
+            msg = f"{path} has tests that are marked {marker}, and does not say `mark.{marker}` (tests/conftest.py)"
+            raise pytest.UsageError(msg)
+
+
+def _markers_of_the_gate(config: pytest.Config) -> set[str]:
+    return {name for name, _, what in (line.partition(":") for line in config.getini("markers")) if ".ci/run" in what}
+
+
+def _names(path: Path, marker: str) -> bool:
+    text = path.read_text("utf-8", errors="replace")
+    return f"mark.{marker}" in text or (marker in _MARKED_BY and _MARKED_BY[marker] in text)
 
 
 def pytest_collection_finish() -> None:
