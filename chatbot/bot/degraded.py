@@ -13,8 +13,9 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 HANDLER_SLOW: Final = "handler_slow"
 """A handler has run for more than `SLOW_HANDLER_SECONDS`."""
@@ -52,8 +53,7 @@ SETTLED_SECONDS: Final = 60.0
 """Seconds for which a restarted bot must run before it is no longer reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class Degraded:
+class Degraded(Struct, frozen=True):
     """One degraded reason.
 
     Args:
@@ -71,8 +71,7 @@ Source = Callable[[float], Iterable[Degraded]]
 """Returns the current problems; called with the time, in seconds of the event loop's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class _OngoingReason:
+class _OngoingReason(Struct, frozen=True):
     detail: str
     since: float
     after: float

@@ -34,6 +34,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from msgspec import Struct
 
 from chatbot.bot.environment import ALL_HISTORY, NO_THREAD, BotContext
 from chatbot.errors import Forbidden, ServiceError, Throttled
@@ -339,8 +340,7 @@ class AnswerCheck:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Parking:
+class Parking(Struct, frozen=True):
     """Time limits for pending work in a thread that the bot is out of.
 
     Args:
@@ -403,8 +403,7 @@ REMOVAL_PAGES = 5
 """Maximum number of pages to search for a removal: few messages follow between it and the first suspicion."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """The bot's arrival in a thread.
 
     Args:

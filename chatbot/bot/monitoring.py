@@ -8,8 +8,9 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from chatbot.dispatch import Outcome
 from chatbot.dispatch.handler import Handler
@@ -19,8 +20,7 @@ from chatbot.model import MessageId, ThreadId
 from chatbot.stores.records import OutboxRow
 
 
-@dataclass(frozen=True, slots=True)
-class EventNoticed:
+class EventNoticed(Struct, frozen=True):
     """A poll has shown an event for the handlers.
 
     Args:
@@ -30,8 +30,7 @@ class EventNoticed:
     latency: float
 
 
-@dataclass(frozen=True, slots=True)
-class EventHandled:
+class EventHandled(Struct, frozen=True):
     """The handlers of an event have run.
 
     Args:
@@ -45,8 +44,7 @@ class EventHandled:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerSlow:
+class HandlerSlow(Struct, frozen=True):
     """A handler has run for more than a minute and has not ended.
 
     Args:
@@ -58,13 +56,11 @@ class HandlerSlow:
     is_abandoned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EventDeadLettered:
+class EventDeadLettered(Struct, frozen=True):
     """An event failed for good and became a dead letter."""
 
 
-@dataclass(frozen=True, slots=True)
-class DoubleHealed:
+class DoubleHealed(Struct, frozen=True):
     """A duplicate reply was found, and its removal is recorded."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import anyio
+from msgspec import Struct
 
 from chatbot.bot.bot import Bot
 from chatbot.bot.degraded import HANDLER_SLOW, SLOW_HANDLER_SECONDS, Degraded
@@ -16,8 +17,7 @@ from chatbot.model import ThreadId, UserId
 from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
 
 
-@dataclass(frozen=True, slots=True)
-class RunningHandler:
+class RunningHandler(Struct, frozen=True):
     """A running handler.
 
     Args:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 WINDOW_SECONDS: Final = 600.0
 """The time over which events are compared: what failed before does not count any more."""
@@ -27,8 +28,7 @@ MAX_CHANCE: Final = 1e-5
 """How improbable the difference must be. The numbers are compared again and again, so chance has many attempts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """Events of a bot.
 
     Args:
@@ -82,8 +82,7 @@ def _log_ways(number: int, chosen: int) -> float:
     return math.lgamma(number + 1) - math.lgamma(chosen + 1) - math.lgamma(number - chosen + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryVerdict:
+class CanaryVerdict(Struct, frozen=True):
     """A bot whose events failed more often in a canary.
 
     Args:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
 from chatbot.cluster.notes import Answered, Asked, encode
 from chatbot.errors import ChatbotError, StateError, StoreError
@@ -39,8 +39,7 @@ Answerer = Callable[[str, Sequence[str]], Awaitable[str]]
 """Does what is asked for, with the subject and the options; returns the outcome."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaAnswer:
+class ReplicaAnswer(Struct, frozen=True):
     """What became of a request in one process.
 
     Args:

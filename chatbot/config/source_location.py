@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 _MAX_WIDTH: Final = 140
 _SECRETS: Final = re.compile(
     r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:(?=\S*@))(?P<secret>[^\s;"'@]+)"""
@@ -39,8 +41,7 @@ class SourceText:
         return cls(name, tuple(text.splitlines()))
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLocation:
+class SourceLocation(Struct, frozen=True):
     """A range of one line.
 
     Args:
@@ -71,8 +72,7 @@ class SourceLocation:
         return f"{number} | {printable(shown)}\n{' ' * len(number)} | {' ' * cells(before)}{carets}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """A problem in a file: the location, the path of the value, and a sentence that says what to write instead."""
 
     place: SourceLocation

@@ -11,7 +11,8 @@ Healing keeps the older one, gives it the newest content, and deletes the younge
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage
 from chatbot.model import ChatMessage, MessageId, ThreadId
@@ -84,8 +85,7 @@ def match_proofs(
     return proofs
 
 
-@dataclass(frozen=True, slots=True)
-class Healing:
+class Healing(Struct, frozen=True):
     """How to heal two messages under one key.
 
     Args:

@@ -16,9 +16,10 @@ Rules of this module
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from chatbot.model import ChatMessage
 
@@ -37,8 +38,7 @@ class Change(Enum):
     """Created and deleted between two polls: there is nothing to handle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A rise of the base. Handled versions up to `below` can be deleted."""
 
     base: int

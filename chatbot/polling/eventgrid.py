@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from chatbot.model import ThreadId
 
@@ -45,8 +46,7 @@ class InvalidDelivery(ValueError):
     """The request is not a delivery of Event Grid; the message gives the reason and never quotes the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """The contents of a delivery.
 
     Args:

@@ -8,8 +8,9 @@ lost store, and the store survives a renamed bot.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from chatbot.config import Config
 from chatbot.errors import StateError, UnknownName
@@ -25,8 +26,7 @@ FACTS: Final = "identities"
 ALLOW: Final = "--allow-new-users (or `allow_new_users: true`) starts it as a new user"
 
 
-@dataclass(frozen=True, slots=True)
-class LostIdentity:
+class LostIdentity(Struct, frozen=True):
     """A bot that would get a new user.
 
     Args:

@@ -12,11 +12,12 @@ import sys
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+from msgspec import Struct
 
 from chatbot.config import BotConfig, Config
 from chatbot.runtime.plugins import Plugins, load_plugins
@@ -24,8 +25,7 @@ from chatbot.runtime.plugins import Plugins, load_plugins
 _NEVER_OWN: Final = ("chatbot", "__main__", "tests", "conftest")
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """A module as it was imported.
 
     Args:
@@ -39,8 +39,7 @@ class _Source:
     imports: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """Result of a load.
 
     Args:

@@ -22,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+from msgspec import Struct
 
 import chatbot
 from chatbot.runtime.run_directory import ControlDirectory
@@ -65,8 +66,7 @@ _LIBRARY: Final = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CodePlace:
+class CodePlace(Struct, frozen=True):
     """A line of code.
 
     Args:
@@ -86,8 +86,7 @@ class CodePlace:
         return f"{self.call} in {place}" if self.call else place
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(Struct, frozen=True):
     """State of a blocked event loop.
 
     Args:

@@ -10,16 +10,16 @@ that nothing was done: the token is renewed and the call is repeated once.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, Protocol
+
+from msgspec import Struct
 
 from chatbot.errors import Forbidden, NotFound, ProtocolError, ServiceError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, ThreadItem, UserId
 
 
-@dataclass(frozen=True, slots=True)
-class MessagePage:
+class MessagePage(Struct, frozen=True):
     """One page of `list_messages`, by descending version.
 
     Args:
@@ -37,8 +37,7 @@ class MessagePage:
     is_known: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadPage:
+class ThreadPage(Struct, frozen=True):
     """One page of `list_chat_threads`, newest activity first; pages may be short, empty, or repeat a thread."""
 
     items: tuple[ThreadItem, ...]
@@ -46,8 +45,7 @@ class ThreadPage:
     server_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class FailedParticipant:
+class FailedParticipant(Struct, frozen=True):
     """A participant who could not be added, and the reason."""
 
     user: UserId
@@ -55,8 +53,7 @@ class FailedParticipant:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedThread:
+class CreatedThread(Struct, frozen=True):
     """A new thread, and the participants who could not be added to it."""
 
     thread: Thread

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from chatbot.model import ThreadId, UserId
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A number of requests in a number of seconds."""
 
     limit: int
@@ -290,8 +290,7 @@ class Budget:
             self._shared.expire(now)
 
 
-@dataclass(frozen=True, slots=True)
-class AbandonedHandler:
+class AbandonedHandler(Struct, frozen=True):
     """A handler that is still running after it was canceled.
 
     Args:

@@ -18,12 +18,12 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import aiohttp
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestTimeoutError
+from msgspec import Struct
 
 from chatbot.errors import (
     Forbidden,
@@ -58,8 +58,7 @@ _NEVER_SENT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetails:
+class ErrorDetails(Struct, frozen=True):
     """Code and message of an error response; both may be missing."""
 
     code: str | None = None

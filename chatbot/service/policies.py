@@ -27,6 +27,7 @@ from azure.core.exceptions import AzureError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
 from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
+from msgspec import Struct
 
 from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unauthorized, Unreachable
 from chatbot.model import ThreadId
@@ -57,8 +58,7 @@ class _EmptyPage:
 _EMPTY_PAGE: Final = _EmptyPage()
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """Time limits of a call, in seconds.
 
     Args:

@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, ThreadId, UserId
@@ -208,8 +210,7 @@ class MeasuredStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ShardsGained:
+class ShardsGained(Struct, frozen=True):
     """This process owns these shards from now on.
 
     Args:
@@ -221,8 +222,7 @@ class ShardsGained:
     after_crash: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ShardsOffered:
+class ShardsOffered(Struct, frozen=True):
     """These shards are free, and planned for this process: it claims those that it accepts (`SharedStore.accept`).
 
     Nobody changes anything in them meanwhile. Sent only by a store that was opened with `asks`.
@@ -231,15 +231,13 @@ class ShardsOffered:
     shards: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class ShardsWanted:
+class ShardsWanted(Struct, frozen=True):
     """Other processes shall own these shards: finish what runs in their threads, then call `SharedStore.release`."""
 
     shards: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class ShardsLost:
+class ShardsLost(Struct, frozen=True):
     """Another process owns these shards, or may: drop their threads at once, without another write."""
 
     shards: frozenset[int]

@@ -6,8 +6,9 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from chatbot.bot.monitoring import DoubleHealed, EventDeadLettered, EventHandled, EventNoticed, HandlerSlow, Observation
 from chatbot.cluster.canary import Counted
@@ -19,8 +20,7 @@ MAX_FAILURES: Final = 10
 """Number of recent failures kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(Struct, frozen=True):
     """Histogram of durations.
 
     Args:
@@ -61,8 +61,7 @@ class Stopwatch:
         return Distribution(tuple(self._counts), self._total)
 
 
-@dataclass(frozen=True, slots=True)
-class RecentFailure:
+class RecentFailure(Struct, frozen=True):
     """A failure of a handler.
 
     Args:
@@ -76,8 +75,7 @@ class RecentFailure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """Counts of one bot since the process started.
 
     Args:

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import structlog
+from msgspec import Struct
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import (
@@ -42,8 +43,7 @@ from chatbot.stores.writes import BeginAttempt, EndAttempt
 from chatbot.worker_threads import run_in_thread
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """Result of a reload.
 
     Args:
@@ -90,8 +90,7 @@ A write that changes no page would not reach the disk, so it would succeed even 
 _VERSION: Final = version()  # reads files, so it runs at import and not on the event loop
 
 
-@dataclass(frozen=True, slots=True)
-class ServedBot:
+class ServedBot(Struct, frozen=True):
     """Status of one bot.
 
     Args:
@@ -105,8 +104,7 @@ class ServedBot:
     dead_letters: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Canary:
+class Canary(Struct, frozen=True):
     """A process that takes a small share of the threads, to try code out.
 
     Args:
@@ -124,8 +122,7 @@ class Canary:
     others: Counted
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """Status of the process.
 
     Args:
