@@ -35,7 +35,7 @@ REPLY_KEY: Final = RESERVED_METADATA_PREFIX + "key"
 class Value:
     """Base of frozen dataclasses with slots, `eq=False` and `repr=False`: it compares and shows values as those do.
 
-    A dataclass that generates these methods takes a third longer to make, and every import of a plugin makes thirty.
+    A dataclass that generates these methods takes a third longer to make, and every import of a plugin makes fifty.
     """
 
     __slots__ = ()

@@ -13,10 +13,10 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
+from msgspec import Struct
 
 from chatbot.bot.commits import ThreadCommits, WriteBehind
 from chatbot.bot.environment import BotContext
@@ -47,8 +47,7 @@ NOT_OWNER_PAUSE: Final = 1.0
 _NOT_EXCLUSIVE: Final = nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class LaneServices:
+class LaneServices(Struct, frozen=True):
     """Services shared by the lanes of one bot.
 
     Args:

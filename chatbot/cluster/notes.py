@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, Final, TypeAlias
+
+from msgspec import Struct
 
 from chatbot.actions import ActionKey
 from chatbot.model import ThreadId, UserId
@@ -22,8 +23,7 @@ MAX_TEXT_BYTES: Final = 4_000
 """The longest item of a note. One that is longer, which no service or handler gives, is left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedThread:
+class ListedThread(Struct, frozen=True):
     """A thread that the thread list shows.
 
     Args:
@@ -37,8 +37,7 @@ class ListedThread:
     deleted_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadsListed:
+class ThreadsListed(Struct, frozen=True):
     """The thread list of a bot shows threads that other processes own.
 
     Args:
@@ -53,8 +52,7 @@ class ThreadsListed:
     threads: tuple[ListedThread, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ActionsAdded:
+class ActionsAdded(Struct, frozen=True):
     """Actions were committed for threads that another process owns.
 
     Args:
@@ -67,8 +65,7 @@ class ActionsAdded:
     actions: tuple[tuple[ThreadId, ActionKey], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TimersDropped:
+class TimersDropped(Struct, frozen=True):
     """Timers were canceled that the process that canceled them does not know.
 
     Args:
@@ -81,16 +78,14 @@ class TimersDropped:
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ListAgain:
+class ListAgain(Struct, frozen=True):
     """A process has taken over threads of a bot: what has moved lately in the thread list must be listed again."""
 
     kind: ClassVar = "list"
     bot: UserId
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadNotified:
+class ThreadNotified(Struct, frozen=True):
     """Event Grid has reported activity in a thread that another process owns."""
 
     kind: ClassVar = "notified"
@@ -98,8 +93,7 @@ class ThreadNotified:
     thread: ThreadId
 
 
-@dataclass(frozen=True, slots=True)
-class DialogsDropped:
+class DialogsDropped(Struct, frozen=True):
     """An operator has ended dialogs; the process that serves their threads may still know them.
 
     Args:
@@ -112,8 +106,7 @@ class DialogsDropped:
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LettersChanged:
+class LettersChanged(Struct, frozen=True):
     """An operator has requested retries of dead letters, or dropped them: the store says which.
 
     Args:
@@ -126,8 +119,7 @@ class LettersChanged:
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """An operator asks all processes for something, see `chatbot.cluster.requests`.
 
     Args:
@@ -146,8 +138,7 @@ class Asked:
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The answer of a process to `Asked`.
 
     Args:
@@ -182,7 +173,7 @@ def encode(note: Note) -> list[str]:
         case TimersDropped(bot, ids) | DialogsDropped(bot, ids) | LettersChanged(bot, ids):
             return _split({"kind": note.kind, "bot": bot}, "ids", ids)
         case _:
-            values = {field.name: getattr(note, field.name) for field in fields(note)}
+            values = {name: getattr(note, name) for name in note.__struct_fields__}
             return [_text({"kind": note.kind, **values})]
 
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from chatbot.config.document import Document, read_files
@@ -85,8 +85,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     return found.config
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Struct, frozen=True):
     """The result of reading and validating a file.
 
     Args:

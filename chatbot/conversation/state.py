@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeA
 from chatbot.conversation.idempotency import refuse_inside_effect
 from chatbot.errors import CannotStore, StateError
 from chatbot.events import DialogTimedOut, Event, MessageEvent, ReadReceiptReceived, ThreadEvent, TimerFired
-from chatbot.model import UserId
+from chatbot.model import UserId, Value
 from chatbot.stores.serialization import (
     Form,
     check_size,
@@ -100,8 +100,8 @@ _VERSION: Final = "v"
 _VALUE: Final = "value"
 
 
-@dataclass(frozen=True, slots=True)
-class StateType:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class StateType(Value):
     """A state that handlers can ask for: its kind and the class of its value.
 
     Args:

@@ -12,12 +12,12 @@ from enum import Enum
 from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
 
 from chatbot.durations import parse_duration
-from chatbot.model import Participant
+from chatbot.model import Participant, Value
 from chatbot.normalization import find_match, fold_name, numeric
 
 
-@dataclass(frozen=True, slots=True)
-class ArgumentType:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ArgumentType(Value):
     """The conversion of one word to a value of a type.
 
     Args:
@@ -31,8 +31,8 @@ class ArgumentType:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NamedParticipant:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NamedParticipant(Value):
     """A name typed for a parameter of type `Participant`; resolving it needs the participants of the thread."""
 
     name: str

@@ -29,7 +29,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from chatbot.dispatch.argument_types import ArgumentType, NamedParticipant, conversion_for, plain_type
 from chatbot.durations import TooLong
 from chatbot.errors import CannotStore, ChatbotError, StateError
-from chatbot.model import Participant, UserId
+from chatbot.model import Participant, UserId, Value
 from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
 from chatbot.stores.serialization import Form, check_size, check_utf8, from_json, to_json
 
@@ -66,8 +66,8 @@ _OPTION: Final = re.compile(
 """`--name` or `--name=value`; phones and Word replace `--` with an en dash, an em dash or a similar character."""
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Argument(Value):
     """One parameter of a command.
 
     Args:
@@ -159,8 +159,8 @@ NO_VALUES: Final = Values()
 """The values of a handler that takes only its context. Shared by all such calls, so it is never changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Arguments(Value):
     """All arguments of one command, in the order of the handler's parameters."""
 
     command: str
@@ -344,8 +344,8 @@ def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
     return f"There is no option {_shown(label)}." + (f" Did you mean {near[0]}?" if near else "")
 
 
-@dataclass(frozen=True, slots=True)
-class ParticipantResolver:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ParticipantResolver(Value):
     """Resolve typed names to the participants of a thread."""
 
     everyone: Sequence[Participant]
@@ -400,8 +400,8 @@ def _participants_listed(people: Sequence[Participant]) -> str:
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
-@dataclass(frozen=True, slots=True)
-class TimerPayload:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TimerPayload(Value):
     """The arguments of a timer's function.
 
     Args:

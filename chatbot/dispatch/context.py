@@ -53,6 +53,7 @@ from chatbot.model import (
     ThreadId,
     TimerId,
     UserId,
+    Value,
 )
 
 if TYPE_CHECKING:
@@ -545,8 +546,8 @@ def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return dict(metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class SentMessage:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SentMessage(Value):
     """The handle of a message that a handler sends; the message can be edited or deleted, also before it is sent.
 
     Args:

@@ -32,7 +32,7 @@ from chatbot.events import (
     TimerFired,
     TopicUpdated,
 )
-from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
+from chatbot.model import ChatMessage, MessageType, ThreadId, UserId, Value
 from chatbot.normalization import (
     Normalized,
     fold,
@@ -57,8 +57,8 @@ _MAX_PARTS: Final = 5
 """The maximum number of adjacent mentions without an id into which Teams splits one name."""
 
 
-@dataclass(frozen=True, slots=True)
-class BotInfo:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BotInfo(Value):
     """The identity of a bot.
 
     Args:
@@ -76,8 +76,8 @@ class BotInfo:
     admins: frozenset[UserId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class CommandInfo:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CommandInfo(Value):
     """A command in the list that users see.
 
     Args:

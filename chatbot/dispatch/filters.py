@@ -22,7 +22,7 @@ from chatbot.dispatch.plugin_tasks import call_as_plugin
 from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
-from chatbot.model import MessageType, ThreadId, UserId
+from chatbot.model import MessageType, ThreadId, UserId, Value
 from chatbot.normalization import fold, spell
 
 Found: TypeAlias = Mapping[str, str | None]
@@ -151,8 +151,8 @@ def name_of_filter(function: object) -> str:
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Predicate(Filter):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Predicate(Value, Filter):
     predicate: Callable[[Event], bool]
 
     def match(self, view: EventView) -> Found | None:
@@ -165,8 +165,8 @@ class _Predicate(Filter):
         return NOTHING if expect_result(verdict, what) else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair(Filter):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Pair(Value, Filter):
     first: Filter
     second: Filter
 
@@ -194,16 +194,16 @@ class _Either(_Pair):
         return self.second.match(view) if first is None else first
 
 
-@dataclass(frozen=True, slots=True)
-class _Not(Filter):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Not(Value, Filter):
     inner: Filter
 
     def match(self, view: EventView) -> Found | None:
         return NOTHING if self.inner.match(view) is None else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Test(Filter):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Test(Value, Filter):
     """A filter that only needs a test of the event."""
 
     description: str
@@ -216,8 +216,8 @@ class _Test(Filter):
         return NOTHING if self.test(view) else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Regex(Filter):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Regex(Value, Filter):
     """A filter that searches for a pattern.
 
     `part` occurs in every match. Most messages do not contain it, and looking for it is much faster than a search.

@@ -34,7 +34,7 @@ from chatbot.dispatch.parameters import Function, name_of, read_signature, refus
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
 from chatbot.events import Event, ScheduleFired, TimerFired
-from chatbot.model import Participant
+from chatbot.model import Participant, Value
 
 if TYPE_CHECKING:
     from chatbot.conversation.schedules import Schedule
@@ -48,8 +48,8 @@ It is compared by identity: a handler that sets ten minutes itself gets them reg
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Options(Value):
     """Options of a handler.
 
     Args:
@@ -65,8 +65,8 @@ class Options:
     timeout: timedelta | None = BOT_TIMEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Registration(Value):
     """The arguments of a decorator; the function has not been inspected yet.
 
     Args:
@@ -100,8 +100,8 @@ class Registration:
         return self.event in (TimerFired, ScheduleFired)
 
 
-@dataclass(frozen=True, slots=True)
-class PluginScope:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PluginScope(Value):
     """The middleware, providers and error handlers that a plugin and its including plugins apply to handlers.
 
     Args:
@@ -119,8 +119,8 @@ class PluginScope:
     fixed: frozenset[object] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Handler(Value):
     """A registration with its signature resolved and its middleware composed.
 
     Args:

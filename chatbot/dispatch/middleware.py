@@ -16,6 +16,7 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.outcome import Reply
 from chatbot.dispatch.provider import Injector, Needs, Scope, check_contexts, needs_behind
 from chatbot.events import Event
+from chatbot.model import Value
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
 """Calls the next middleware, or the handler."""
@@ -27,8 +28,8 @@ MiddlewareChain: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply
 """A middleware whose further parameters are supplied."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoundMiddleware:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundMiddleware(Value):
     """A middleware with its dependencies resolved at load time.
 
     Args:

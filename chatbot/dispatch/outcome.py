@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from chatbot.actions import Action, KeyedAction, SendReadReceipt
-from chatbot.model import MessageId
+from chatbot.model import MessageId, Value
 
 if TYPE_CHECKING:
     from chatbot.stores.writes import Write
@@ -38,8 +38,8 @@ class Ack(StrEnum):
     MANUAL = "manual"
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Retry(Value):
     """How often a failing handler is retried before its event becomes a dead letter.
 
     Args:

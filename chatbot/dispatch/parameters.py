@@ -18,12 +18,13 @@ from chatbot.dispatch.outcome import Pass
 from chatbot.dispatch.source_location import place_of, without_partial
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived, ThreadEvent, ThreadLeft
+from chatbot.model import Value
 
 Function: TypeAlias = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Signature(Value):
     """The parameters of a handler.
 
     Args:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from chatbot.model import MessageId, UserId
+from chatbot.model import MessageId, UserId, Value
 
 _BLOCKS: Final = (
     frozenset(
@@ -52,8 +52,8 @@ _QUOTE: Final = re.compile(r"<(/?)blockquote(?=[\s/>])", re.IGNORECASE)
 _END_OF_STRONG: Final = re.compile(r"</strong\s*>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Quotation:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Quotation(Value):
     """An earlier message that the sender replies to, as quoted by the sender's client above the reply.
 
     The quotation is not verified: a sender can put any quotation into a message.

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
 import anyio
+from msgspec import Struct
 
 from chatbot.errors import NotFound, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
@@ -75,8 +75,7 @@ def order_by_version(message: ChatMessage) -> OrderKey:
     return message.version, message.number
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """The position of a message that the poll will yield.
 
     Args:

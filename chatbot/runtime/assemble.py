@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 import structlog
+from msgspec import Struct
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.bot.ownership import Everything, Ownership
@@ -194,8 +195,7 @@ class Runtime:
                 bot.context.tracer.log_texts(config.log.texts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
+class _Identity(Struct, frozen=True):
     name: str
     config: BotConfig
     record: BotRecord

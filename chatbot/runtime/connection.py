@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from chatbot.config import BotConfig, Config, EntraConfig, ServiceConfig
 from chatbot.errors import ConfigError
 from chatbot.model import UserId
@@ -173,8 +175,7 @@ def _entra(config: Config, given: EntraConfig, environ: Mapping[str, str]) -> En
     return entra
 
 
-@dataclass(frozen=True, slots=True)
-class KnownBot:
+class KnownBot(Struct, frozen=True):
     """A bot of bots.yaml, from its daemon or from the store.
 
     Args:

@@ -11,13 +11,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
+from msgspec import Struct
 
 from chatbot.errors import ChatbotError, StateError, StoreError
 from chatbot.runtime.control_client import FACTS, KINDS, MAX_ANSWER, Address
@@ -44,8 +44,7 @@ Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Answers a request; a `ChatbotError` is sent to the command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """Who is at the other end of a connection, as the operating system says; None where it does not."""
 
     pid: int | None = None

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,6 +22,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import structlog
+from msgspec import Struct
 
 from chatbot.bot import Bot
 from chatbot.config import BotConfig, Config, LogConfig
@@ -46,8 +46,7 @@ LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload", "allow_n
 _COMPARED_SEPARATELY: Final = frozenset({"version", "include", "bots"})
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """The differences between two configurations, by name.
 
     Args:

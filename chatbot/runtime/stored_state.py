@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct
 
 from chatbot.bot import Bot
 from chatbot.cluster.notes import DialogsDropped, TimersDropped, encode
@@ -29,8 +29,7 @@ MOST_LISTED: Final = 1000
 _JSON_COLUMNS: Final = frozenset({"value", "event", "journal", "payload", "action"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """One stored state, dialog or timer, and the bot that stores it."""
 
     owner: BotRecord

@@ -27,6 +27,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from chatbot.errors import CannotStore
+from chatbot.model import Value
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,8 +36,8 @@ EMPTY: Final[tuple[object, ...]] = (None, {}, [])
 """Values omitted from a record if the field has a default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Form(Value):
     """The stored form of a type: functions that encode and decode a value, given its place for errors."""
 
     encode: Callable[[Any, str], Any]

@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from chatbot.model import ThreadId, UserId
 
@@ -56,8 +57,7 @@ def _shard(text: str) -> int:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
+class ShardPlan(Struct, frozen=True):
     """What a member does next.
 
     Args:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct
 
 from chatbot.cluster.member import ClusterMember, Moves
 from chatbot.runtime.observe.counters import Distribution, Stopwatch
@@ -12,8 +14,7 @@ from chatbot.stores.base import MeasuredStore, Replica, SharedStore
 from chatbot.stores.shards import SHARDS
 
 
-@dataclass(frozen=True, slots=True)
-class SharingStatus:
+class SharingStatus(Struct, frozen=True):
     """A process among those that share a store.
 
     Args:
