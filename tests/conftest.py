@@ -46,7 +46,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Any:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Let a worker that is done take tests from one that is not: the first of them start processes, and wait."""
     if config.getoption("dist") != "load":
         return None
