@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.author import author_environment
+
 pytestmark = pytest.mark.timeout(180)
 """These start several processes each, which a busy machine does slowly."""
 
@@ -57,9 +59,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
+    command = (sys.executable, *command)
     return subprocess.run(
-        [sys.executable, *command], cwd=project, env=environ, capture_output=True, text=True, timeout=150, check=False
+        command, cwd=project, env=author_environment(), capture_output=True, text=True, timeout=150, check=False
     )
 
 
@@ -127,7 +129,6 @@ def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path)
     tutorial = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     steps = re.findall(r"^```(sh|python|text)\n(.*?)^```$", tutorial, re.MULTILINE | re.DOTALL)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
 
     shown = []
     for language, block in steps:
@@ -136,7 +137,7 @@ def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path)
             finished = subprocess.run(
                 command,
                 cwd=tmp_path,
-                env=environ | {"PATH": path},
+                env=author_environment() | {"PATH": path},
                 capture_output=True,
                 text=True,
                 timeout=150,

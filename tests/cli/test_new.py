@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from chatbot.cli import main
 from chatbot.cli.new import plugin_templates
 from chatbot.config import load_config
 from tests.cli.conftest import copy_of_the_clone
+from tests.support.author import author_environment
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def python(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a module of Python's as a person would, in that directory."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
+    command = (sys.executable, *command)
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=author_environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
