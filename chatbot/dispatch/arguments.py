@@ -24,6 +24,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from chatbot.dispatch.argument_types import ArgumentType, NamedParticipant, conversion_for, plain_type
@@ -51,10 +52,6 @@ _PAIRS: Final = {
 }  # fmt: skip
 """Opening quotation marks, each with the marks that may close it, as keyboards of different languages pair them."""
 
-_ENDS: Final = {
-    opening: re.compile(rf"[{closing}](?!\S)" if opening != '"' else r'(?<!\\)(?:\\\\)*"(?!\S)')
-    for opening, closing in _PAIRS.items()
-}
 _BARE: Final = re.compile(r"\S+")
 _SHOWN: Final = 40
 """The maximum number of characters of an invalid word that an error message repeats."""
@@ -64,6 +61,12 @@ _OPTION: Final = re.compile(
     rf"(?:[{re.escape(DASHES)}]{{2}}|[–—―])(?P<name>[^\W\d][^=＝]*)(?:[=＝](?P<value>.*))?\Z", re.DOTALL
 )
 """`--name` or `--name=value`; phones and Word replace `--` with an en dash, an em dash or a similar character."""
+
+
+@cache
+def _end_of(opening: str) -> re.Pattern[str]:
+    """Return what ends a phrase; compiled when somebody types one, because few of the marks are ever used."""
+    return re.compile(rf"[{_PAIRS[opening]}](?!\S)" if opening != '"' else r'(?<!\\)(?:\\\\)*"(?!\S)')
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -320,9 +323,9 @@ class _Parser:
         A kind of mark that has no partner is searched for once, so that parsing takes linear time.
         """
         opening = self._typed[start : start + 1]
-        if opening not in _ENDS or opening in self._unpaired:
+        if opening not in _PAIRS or opening in self._unpaired:
             return None
-        found = _ENDS[opening].search(self._typed, start + 1)
+        found = _end_of(opening).search(self._typed, start + 1)
         if found is None:
             self._unpaired.add(opening)
         return found

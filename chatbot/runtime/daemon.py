@@ -15,20 +15,16 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.ownership import Everything
 from chatbot.bot.status import wait_until_caught_up
-from chatbot.cluster.admission import Admission
-from chatbot.cluster.member import ClusterMember
 from chatbot.config import Config, LogConfig
 from chatbot.dispatch import HandlerRegistry
 from chatbot.errors import StoreError
 from chatbot.runtime.admin_api import AdminApi, ControlApi, answerers, audit
 from chatbot.runtime.assemble import Runtime, explaining
-from chatbot.runtime.compatibility import discontinued
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.observe.counters import BotCounters
-from chatbot.runtime.observe.sharing import SharingMonitor
 from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.pauses import Pauses, is_paused
 from chatbot.runtime.plugins import Plugins
@@ -48,6 +44,10 @@ from chatbot.worker_threads import run_in_thread
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
+
+    from chatbot.cluster.admission import Admission
+    from chatbot.cluster.member import ClusterMember
+    from chatbot.runtime.observe.sharing import SharingMonitor
 
 
 JOIN_SECONDS: Final = 10.0
@@ -197,11 +197,10 @@ class Daemon:
         )
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         bots: list[Bot] = []
-        member = ClusterMember(store, lambda: bots) if isinstance(store, SharedStore) else None
         counters: dict[str, BotCounters] = {}
+        member, sharing = _sharing(store, bots)
         admission = self._admission = self._create_admission(store, member, bots, counters) if member else None
         permit = member.permit if member else partial(_held, store) if isinstance(store, OwnedStore) else None
-        sharing = SharingMonitor(member, store) if member and isinstance(store, SharedStore) else None
         marking, owning = self._marking_clean_stop(store), _owning(store, member, admission)
         async with store, marking, owning, connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
@@ -271,6 +270,8 @@ class Daemon:
         self, store: Store, member: ClusterMember, bots: Sequence[Bot], counters: Mapping[str, BotCounters]
     ) -> Admission:
         assert isinstance(store, SharedStore)
+        from chatbot.cluster.admission import Admission
+        from chatbot.runtime.compatibility import discontinued
 
         def registries() -> dict[str, HandlerRegistry]:
             if bots:
@@ -460,6 +461,17 @@ async def _held(store: OwnedStore) -> None:
     """Wait until the store is ours: until then, another process may act for the bots."""
     while not store.is_held:  # noqa: ASYNC110 time takes it away, too, which sets no event
         await anyio.sleep(0.05)
+
+
+def _sharing(store: Store, bots: Sequence[Bot]) -> tuple[ClusterMember | None, SharingMonitor | None]:
+    """Return what serves threads together with other processes, and what watches that; None if the store is alone."""
+    if not isinstance(store, SharedStore):
+        return None, None
+    from chatbot.cluster.member import ClusterMember  # here: most daemons share nothing
+    from chatbot.runtime.observe.sharing import SharingMonitor
+
+    member = ClusterMember(store, lambda: bots)
+    return member, SharingMonitor(member, store)
 
 
 @asynccontextmanager

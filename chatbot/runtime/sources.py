@@ -173,8 +173,8 @@ def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in _NEVER_OWN:
             continue
-        places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
-        if any(root.owns(place) for place in places if place):
+        file = getattr(module, "__file__", None)
+        if root.owns_file(file) if file else any(map(root.owns, filter(None, getattr(module, "__path__", ())))):
             yield name, module
 
 
@@ -184,24 +184,32 @@ class _Root:
     def __init__(self, directory: Path) -> None:
         self._given = os.path.normcase(os.path.abspath(directory))
         self._real = os.path.normcase(os.path.realpath(directory))
-        self._real_directories: dict[str, str] = {}
+        self._is_near: dict[str, bool] = {}
+
+    def owns_file(self, file: str) -> bool:
+        """Return whether a file belongs to the directory; see `owns`. Most are told by their directory alone."""
+        directory = os.path.dirname(file)
+        is_near = self._is_near.get(directory)
+        if is_near is None:
+            is_near = self._is_near[directory] = any(_is_below(path, root) for path, root in self._places(directory))
+        return (is_near or os.path.islink(file)) and self.owns(file)
 
     def owns(self, place: str) -> bool:
         """Return whether a path belongs to the directory; a link inside it does, wherever it leads."""
-        given = os.path.normcase(os.path.abspath(place))
-        for path, root in ((given, self._given), (self._resolved(given), self._real)):
-            if path == root or path.startswith(os.path.join(root, "")):
+        for path, root in self._places(place):
+            if _is_below(path, root):
                 parts = path[len(root) :].split(os.sep)
                 return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
         return False
 
-    def _resolved(self, path: str) -> str:
-        if os.path.islink(path):
-            return os.path.normcase(os.path.realpath(path))
-        directory, name = os.path.split(path)
-        if directory not in self._real_directories:
-            self._real_directories[directory] = os.path.normcase(os.path.realpath(directory))
-        return os.path.join(self._real_directories[directory], name)
+    def _places(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield a path and the directory, both as they are given, then both without links."""
+        yield os.path.normcase(os.path.abspath(path)), self._given
+        yield os.path.normcase(os.path.realpath(path)), self._real
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(os.path.join(root, ""))
 
 
 def _drop_cache(module: ModuleType) -> None:

@@ -37,6 +37,33 @@ class SharingStatus(Struct, frozen=True):
     commits: Distribution
     lag: float | None
 
+    def as_json(self) -> Mapping[str, Any]:
+        """Return the status as JSON data."""
+        moves = self.moves
+        return {
+            "is_held": self.is_held,
+            "shards": {"owned": self.owned, "all": SHARDS, "without_owner": self.ownerless},
+            "moves": {
+                "gained": moves.gained,
+                "after_crash": moves.after_crash,
+                "released": moves.released,
+                "lost": moves.lost,
+            },
+            "commits_refused": self.refused,
+            "replication_lag_seconds": self.lag,
+            "replicas": [
+                {
+                    "name": one.name,
+                    "host": one.host,
+                    "pid": one.pid,
+                    "version": one.version,
+                    "shards": len(one.shards),
+                    "is_oneself": one.is_oneself,
+                }
+                for one in self.replicas
+            ],
+        }
+
 
 class SharingMonitor:
     """Measures the use of a shared store. Create it before the bots run.
@@ -66,31 +93,3 @@ class SharingMonitor:
             commits=self._commits.read(),
             lag=member.lag,
         )
-
-
-def as_json(status: SharingStatus) -> Mapping[str, Any]:
-    """Return the status as JSON data."""
-    moves = status.moves
-    return {
-        "is_held": status.is_held,
-        "shards": {"owned": status.owned, "all": SHARDS, "without_owner": status.ownerless},
-        "moves": {
-            "gained": moves.gained,
-            "after_crash": moves.after_crash,
-            "released": moves.released,
-            "lost": moves.lost,
-        },
-        "commits_refused": status.refused,
-        "replication_lag_seconds": status.lag,
-        "replicas": [
-            {
-                "name": one.name,
-                "host": one.host,
-                "pid": one.pid,
-                "version": one.version,
-                "shards": len(one.shards),
-                "is_oneself": one.is_oneself,
-            }
-            for one in status.replicas
-        ],
-    }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import structlog
@@ -27,20 +27,21 @@ from chatbot.bot.degraded import (
 )
 from chatbot.bot.monitoring import STALLED_SECONDS
 from chatbot.bot.status import BotStatus, report, stalled
-from chatbot.cluster.admission import Admission
 from chatbot.cluster.canary import Counted
 from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters, Counts
-from chatbot.runtime.observe.sharing import SharingMonitor, SharingStatus
-from chatbot.runtime.observe.sharing import as_json as sharing_as_json
 from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import OwnedStore, Store
 from chatbot.stores.records import Attempt
 from chatbot.stores.writes import BeginAttempt, EndAttempt
 from chatbot.worker_threads import run_in_thread
+
+if TYPE_CHECKING:
+    from chatbot.cluster.admission import Admission
+    from chatbot.runtime.observe.sharing import SharingMonitor, SharingStatus
 
 
 class Reloaded(Struct, frozen=True):
@@ -398,7 +399,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "canary": _canary_as_json(status.canary),
         "tasks": status.tasks,
         "memory_bytes": status.memory,
-        "sharing": None if status.sharing is None else sharing_as_json(status.sharing),
+        "sharing": None if status.sharing is None else status.sharing.as_json(),
         "bots": [_bot_as_json(bot, status.now) for bot in status.bots],
     }
 
