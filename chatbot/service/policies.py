@@ -230,8 +230,11 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 
 @lru_cache(maxsize=1024)
 def _quoted(thread: ThreadId) -> str:
-    """Quote a thread's id; a poll is often followed by a reply and a receipt in the same thread."""
-    return quote(thread, safe="")
+    """Quote a thread's id; a poll is often followed by a reply and a receipt in the same thread.
+
+    A path may contain `:` and `@`. HTTP libraries leave both as they are, and people read ids in logs of requests.
+    """
+    return quote(thread, safe=":@")
 
 
 def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:

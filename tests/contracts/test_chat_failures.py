@@ -176,10 +176,10 @@ async def test_each_thread_is_addressed_by_its_own_id() -> None:
         await it.ann.list_messages(it.thread)
 
         assert [request["raw_path"].decode() for request in it.weather.requests] == [
-            "/chat/threads/19%3Aa%2Fb%3Fc%23d%252f%40thread.v2",
-            "/chat/threads/19%3A%C3%A4%40thread.v2",
+            "/chat/threads/19:a%2Fb%3Fc%23d%252f@thread.v2",
+            "/chat/threads/19:%C3%A4@thread.v2",
             "/chat/threads/ANY-THREAD/messages",
-            f"/chat/threads/{quote(it.thread, safe='')}/messages",
+            f"/chat/threads/{quote(it.thread, safe=':@')}/messages",
         ]
 
 
