@@ -358,13 +358,14 @@ class ThreadWatcher:
             lane.membership.probe(item.last_activity)
         else:
             is_change = False
-        stamp_ms = None if item.last_activity is None else milliseconds(item.last_activity)
-        due = lane.poller.note_activity(stamp_ms, listed_ms)
-        if stamp_ms is not None:
+        due = lane.poller.note_activity(item.last_activity, listed_ms)
+        if item.last_activity is not None and self._reliability.is_delivered:
+            stamp_ms = milliseconds(item.last_activity)
             self._reliability.record_activity(item.id, ((begun_ms or stamp_ms) - stamp_ms) / 1000, now)
         if is_change:
             due = now
-        if due is not None and not lane.is_backing_off:
+        # A lane at work finds the activity at the end of its turn.
+        if due is not None and not lane.is_backing_off and (is_change or item.id not in self._scheduler.working):
             self._scheduler.schedule(item.id, due=due)
         return due is not None
 
@@ -379,7 +380,11 @@ class ThreadWatcher:
             return self._context.serves(item.id) and lane.membership.needs_probe(
                 item.last_activity, lane.poller.polled_ms, get_running_loop().time()
             )
-        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.polled_ms)
+        if item.deleted_on is not None:
+            return True
+        if lane.poller.has_noted(item.last_activity) and not self._reliability.is_delivered:
+            return False  # nearly always; how reliable deliveries are depends on how old an uncovered timestamp gets
+        return may_have_moved(item.last_activity, lane.poller.polled_ms)
 
     def settled_ms(self) -> int | None:
         """Return the service time, epoch ms, up to which all changes in the thread list are settled; None if unknown.

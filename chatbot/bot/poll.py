@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
 from typing import Final
 
 from chatbot.bot.commits import NO_PROOFS, ThreadCommits
@@ -12,7 +13,7 @@ from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import absences
 from chatbot.bot.presence import ThreadPresence
 from chatbot.events import Event
-from chatbot.model import ChatMessage
+from chatbot.model import ChatMessage, milliseconds
 from chatbot.polling.cadence import DECAY
 from chatbot.polling.cursor import Change, order_key
 from chatbot.polling.message_events import event_of
@@ -64,6 +65,8 @@ class ThreadPoller:
         "_ignored_removal",
         "_is_notified",
         "_known",
+        "_listed",
+        "_noted_at",
         "_notified_until",
         "_poll",
         "_presence",
@@ -90,6 +93,8 @@ class ThreadPoller:
         self._state = commits.state
         self._poll: Poll | None = None
         self._known: int | None = None
+        self._listed: datetime | None = None
+        self._noted_at = 0.0
         self._ignored_removal = 0
         self._is_notified = False
         self._notified_until = 0.0
@@ -122,29 +127,43 @@ class ThreadPoller:
         """Whether the thread was fully polled since the bot started or entered it."""
         return self._full_poll_at is not None
 
-    def note_activity(self, stamp_ms: int | None, listed_ms: int | None) -> float | None:
+    def has_noted(self, stamp: datetime | None) -> bool:
+        """Return whether this timestamp was noted, and its covering poll is still to come.
+
+        A list that is polled several times a second shows the same timestamps again and again.
+        """
+        return stamp is not None and stamp == self._listed
+
+    def note_activity(self, stamp: datetime | None, listed_ms: int | None) -> float | None:
         """Record the thread's timestamp in the thread list, and return when it calls for a poll; None if it does not.
 
         A new timestamp calls for two polls: one at once, to find what it reports, and one that covers everything it can
-        mean. The first is not needed if its second has already been seen; what else was sent in that second is found by
-        the fast polls of an active thread, or by the covering poll.
+        mean. The first is not needed if something of its second is known: a message that a poll has shown, or the bot's
+        latest message. What else was sent in that second is found by the fast polls of an active thread, or by the
+        covering poll.
 
         Args:
-            stamp_ms: The timestamp, epoch ms; None if the thread is listed without one.
+            stamp: The timestamp; None if the thread is listed without one.
             listed_ms: Not later than the service's time now, epoch ms; None if unknown.
         """
         now = get_running_loop().time()
-        if stamp_ms is None:
+        if stamp is None:
             if listed_ms is None or (self.run_at is not None and now < self.run_at + NO_STAMP_SECONDS):
                 return None
             stamp_ms = listed_ms
+        else:
+            stamp_ms, self._listed = milliseconds(stamp), stamp
         if stamp_ms <= max(self._covered_ms, self.activity_ms or 0):
             return None
-        self.activity_ms = stamp_ms
+        self.activity_ms, self._noted_at = stamp_ms, now
         self.cover_at = now + max(0.0, (stamp_ms + COVER_MS - (listed_ms or stamp_ms)) / 1000)
         # In a thread of many bots, the polls for the next message cover most stamps: the quota is for all of them.
         self.cover_at += NEIGHBOR_SECONDS * max(0, self._context.shared.count_in(self._state.key) - 1)
-        return self.cover_at if self._shown // 1000 >= stamp_ms // 1000 else now
+        return self.cover_at if self._knows_second_of(stamp_ms) else now
+
+    def _knows_second_of(self, stamp_ms: int) -> bool:
+        """Return whether something is known of a timestamp's second, or of a later one."""
+        return max(self._shown, self._commits.outbox.latest) // 1000 >= stamp_ms // 1000
 
     def has_seen(self, change: int) -> bool:
         """Return whether a poll has shown this version, or a later one."""
@@ -155,11 +174,21 @@ class ThreadPoller:
         self._reported = max(change, self._reported)
 
     def next_poll(self, now: float) -> float | None:
-        """Return the seconds until a poll is needed for recorded activity or a reported change; None if it is not."""
-        reported, self._reported = self._reported, 0
+        """Return the seconds until a poll is needed for recorded activity or a reported change; None if it is not.
+
+        Call it at the end of a turn. By then it is known whether activity that was recorded during the turn is the
+        bot's own reply.
+        """
+        fast, (reported, self._reported) = self._context.settings.cadence.fast, (self._reported, 0)
         if reported > self._shown:
-            return self._context.settings.cadence.fast
-        return None if self.activity_ms is None else max(self._context.settings.cadence.fast, self.cover_at - now)
+            return fast
+        if self.activity_ms is None:
+            return None
+        run_at = now if self.run_at is None else self.run_at
+        is_new, self._noted_at = self._noted_at > run_at, 0.0
+        if is_new and not self._knows_second_of(self.activity_ms):
+            return max(0.0, run_at + fast - now)
+        return max(fast, self.cover_at - now)
 
     def mark_notified(self) -> None:
         """Record that Event Grid has reported activity."""
@@ -254,7 +283,7 @@ class ThreadPoller:
         # By this machine's clock too: a poll without a Date header, or a slow one, would never cover anything.
         is_late_enough = self.run_at is not None and self.run_at >= self.cover_at
         if self.activity_ms is not None and (is_late_enough or is_covered(self.activity_ms, self.polled_ms)):
-            self._covered_ms, self.activity_ms = self.activity_ms, None
+            self._covered_ms, self.activity_ms, self._listed = self.activity_ms, None, None
 
     def _start_poll(self, is_full: bool) -> Poll:
         service, thread, budget = self._context.service, self._state.key, self._state.budget

@@ -137,6 +137,11 @@ class DeliveryReliability:
         """Number of threads with a remembered event."""
         return len(self._delivered_at)
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether any event was ever delivered; otherwise there is nothing to decide."""
+        return self._trusted_from is not None
+
     def record_delivery(self, thread: ThreadId, now: float) -> None:
         """Record an event of one of the bot's threads."""
         self._delivered_at.pop(thread, None)

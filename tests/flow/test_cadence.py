@@ -123,6 +123,46 @@ async def test_a_stamp_is_answered_by_one_poll_at_once_and_one_that_covers_it() 
             assert others[0] >= said // 1000 * 1000 + 2000
 
 
+async def test_the_reply_of_the_bot_calls_for_no_poll_but_the_covering_one() -> None:
+    slow = Plugin("slow")
+
+    @slow.message()
+    async def answer(ctx: Context) -> str:
+        await anyio.sleep(0.7)  # the reply is often of a later second than the word
+        return ctx.text
+
+    async with chat(slow, settings=ON_DEMAND) as room:
+        ann = room.user("Ann")
+        await ann.says("hi")
+        for fraction in (0.0, 0.2, 0.5, 0.999):
+            await room.advance(seconds=60 - room.stage.clock() % 60 + fraction)
+            said = room.emulator.send(room.thread, ann.user, f"{fraction}")
+            await room.advance(seconds=30)
+
+            first, *others = polls_of(room, room.thread, said / 1000)
+            assert first - said <= 310
+            assert len(others) == 1
+            assert others[0] >= (said + 700) // 1000 * 1000 + 2000
+            assert room.replies[-1] == f"{fraction}"
+
+
+async def test_a_word_of_the_second_of_the_reply_is_noticed_early() -> None:
+    """The list shows no more than the second of the reply, which is known: the fast polls of the thread find it."""
+    async with chat(plugin, settings=DEFAULT) as room:
+        ann = room.user("Ann")
+        await ann.says("hi")
+        for begin in (0.0, 0.1, 0.4):
+            await room.advance(seconds=60 - room.stage.clock() % 60 + begin)
+            before = len(room.replies)
+            room.emulator.send(room.thread, ann.user, "word")
+            while len(room.replies) == before:
+                await room.advance(seconds=0.05)
+            room.emulator.send(room.thread, ann.user, "another")
+            await room.advance(seconds=0.45)
+
+            assert room.replies[before:] == ["word", "another"]
+
+
 async def test_all_messages_of_the_same_second_are_noticed_early() -> None:
     """The list shows the second only once: the fast polls of the thread find the rest."""
     async with chat(plugin, settings=DEFAULT) as room:
