@@ -202,7 +202,8 @@ class HandlerRunner:
     Attributes:
         generations: Current and retired handlers.
         busy: Number of events that run handlers or wait for a slot.
-        changed: Set when `busy` has grown.
+        is_room_wanted: A lane waits until `busy` grows, because handlers that run or wait make room for other lanes.
+        changed: Set when `busy` has grown and that is waited for.
     """
 
     def __init__(self, context: BotContext, dispatcher: Dispatcher) -> None:
@@ -210,6 +211,7 @@ class HandlerRunner:
         self._limiter = anyio.CapacityLimiter(context.settings.max_handlers)
         self.generations = HandlerGenerations(dispatcher)
         self.busy = 0
+        self.is_room_wanted = False
         self.changed = Signal()
 
     @property
@@ -269,7 +271,8 @@ class HandlerRunner:
     async def _run_in_slot(self, event: Event, run: Callable[[Dispatcher], Awaitable[Outcome]]) -> Outcome:
         """Wait for a handler slot, and run the current handlers. No context manager: every event pays for it."""
         self.busy += 1
-        self.changed.set()
+        if self.is_room_wanted:
+            self.changed.set()
         try:
             await self._take_slot(event)
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from asyncio import get_running_loop
+from asyncio import current_task, get_running_loop, sleep
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -77,7 +77,7 @@ class Scheduler:
         self.threadless_lane = Lane(self._services, None, None)
         self.working: dict[ThreadId, int] = {}
         self.ended = Broadcast()
-        self._sleeps_until = -math.inf
+        self._sleeps_until = math.inf
         self.unfinished: Mapping[ThreadId, Attempt] = {}
 
     # ── lanes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,6 +234,7 @@ class Scheduler:
                 await self.threadless_lane.announce(event)
         finally:
             self._announcing -= 1
+            self._changed.set()
             self.ended.notify()
 
     @property
@@ -261,7 +262,7 @@ class Scheduler:
             self._requested[thread] = min(due, self._requested.get(thread, due))
         elif (lane := self._current(thread)) is not None and not lane.state.is_released:
             self._queue.request(thread, due)
-            self._changed.set()
+            self._wake_by(due)
 
     def wake(self, thread: ThreadId) -> None:
         """Schedule a turn of a lane as soon as possible. Unlike `ask`, safe in event loop callbacks outside tasks."""
@@ -306,25 +307,57 @@ class Scheduler:
         """Run lanes until canceled."""
         async with anyio.create_task_group() as group:
             while True:
-                now = get_running_loop().time()
                 while self._to_wake:
                     self.schedule(self._to_wake.pop())
-                while not self._is_full and (thread := self._queue.pop(now)) is not None:
-                    if thread in self.working:
-                        continue  # a canceled turn has not ended: its end starts the turns of the new lane
-                    self._count += 1
-                    self.working[thread] = self._count
-                    group.start_soon(self._turn, self._lane(thread))
+                while (lane := self._begin_turn()) is not None:
+                    group.start_soon(self._turns, lane)
                 await self._wait()
 
+    def _begin_turn(self) -> Lane | None:
+        """Return the lane whose turn it is, and count it as at work; None if no turn is due, or none may begin."""
+        while not self._is_full and (thread := self._queue.pop(get_running_loop().time())) is not None:
+            if thread in self.working:
+                continue  # a canceled turn has not ended: its end starts the turns of the new lane
+            self._count += 1
+            self.working[thread] = self._count
+            return self._lane(thread)
+        return None
+
     async def _wait(self) -> None:
-        due = None if self._is_full else self._queue.next_due()
+        """Sleep until the next turn is due; if none may begin, until one may."""
+        is_full = self._handlers.is_room_wanted = self._is_full
+        due = None if is_full else self._queue.next_due()
         self._sleeps_until = math.inf if due is None else due
         await self._changed.wait(None if due is None else max(0.0, due - get_running_loop().time()))
-        self._sleeps_until = -math.inf
 
-    async def _turn(self, lane: Lane) -> None:
-        """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes."""
+    def _wake_by(self, due: float | None) -> None:
+        """Wake the loop if it would sleep longer than until `due`; if no turn may begin now, as soon as one may."""
+        if due is None or due >= self._sleeps_until:
+            return
+        if self._is_full:
+            self._handlers.is_room_wanted = True
+        else:
+            self._changed.set()
+
+    async def _turns(self, lane: Lane) -> None:
+        """Give a lane its turn, and then others while any are due: a new task for each would cost a tenth of a turn."""
+        following: Lane | None = lane
+        is_first = True
+        while following is not None:
+            await self._turn(following, is_first=is_first)
+            # A foreign cancellation has failed this turn only. It still counts on the task, which ends therefore.
+            task = current_task()
+            is_first, following = False, None if task is None or task.cancelling() else self._begin_turn()
+            # Most turns find nothing, and the next one is due much later: the loop sleeps on.
+            self._wake_by(self._queue.next_due())
+
+    async def _turn(self, lane: Lane, *, is_first: bool) -> None:
+        """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes.
+
+        Args:
+            lane: The lane.
+            is_first: It is the first turn of this task.
+        """
         context, thread, begun_at = self._context, lane.thread, get_running_loop().time()
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
@@ -334,6 +367,8 @@ class Scheduler:
                 # Lost before this task began: there was no scope to cancel, and the lane would send what is pending.
                 if self._current(thread) is lane:
                     async with Uncancelled():
+                        if not is_first:  # others first, as if the task were new: a turn may end without a wait
+                            await sleep(0)
                         next_run = await lane.run()
         except Exception as error:
             lane.state.log.exception("turn.failed")
@@ -354,9 +389,6 @@ class Scheduler:
             if thread:
                 self._start_periodic_polls(thread, 0.0)
             self.schedule(thread)
-        # Most turns find nothing, and the next one is due much later: the loop sleeps on.
-        if (due := self._queue.next_due()) is not None and due < self._sleeps_until:
-            self._changed.set()
         self.ended.notify()
 
     def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:

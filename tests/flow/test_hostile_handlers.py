@@ -27,6 +27,7 @@ from chatbot import (
     ThreadJoined,
     TimerFired,
 )
+from chatbot.bot import BotSettings
 from chatbot.errors import AbnormalExit
 from chatbot.outbox.stream import INTERRUPTED
 from chatbot.stores import MemoryStore
@@ -480,6 +481,27 @@ async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
         await room.user("Ann").says("one", "two")
 
         assert room.replies == ["one", "two"]
+
+
+async def test_turns_of_other_threads_follow_one_that_is_cancelled_by_a_handler() -> None:
+    plugin, swept = Plugin("sweeper"), list[str]()
+
+    @plugin.message()
+    async def sweep(ctx: Context) -> str:
+        if not swept:
+            swept.append(ctx.text)
+            cancel_tasks("Scheduler._turn")
+        return ctx.text
+
+    async with chat(plugin, settings=BotSettings(max_turns=1), raise_failures=False) as room:
+        ann = room.user("Ann")
+        threads = [room.emulator.create_thread(ann.user, f"{number}", [room.bot.user]) for number in range(10)]
+        for thread in threads:
+            room.emulator.send(thread, ann.user, "word")
+        await room.advance(minutes=2)
+
+        said = [[text for user, text in room.emulator.texts(thread) if user == room.bot.user] for thread in threads]
+        assert said == [["word"]] * 10
 
 
 async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_user() -> None:
