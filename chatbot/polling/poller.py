@@ -16,7 +16,7 @@ The cursor decides what is new and in which order; the lane decides what happens
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+from asyncio import CancelledError, Task, current_task, get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
@@ -195,7 +195,7 @@ class Poll:
         self._budget = budget
         self._has_read = False
         self._is_interrupted = False
-        self._reading: anyio.CancelScope | None = None
+        self._reading: Task[object] | None = None
         self._start_time = start_time
         self._page_size = page_size
         self._order_of = order_of
@@ -332,29 +332,44 @@ class Poll:
     def interrupt(self) -> None:
         """End the poll at its next read, or during the current one."""
         self._is_interrupted = True
-        if self._reading is not None:
-            self._reading.cancel()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
 
     async def _within_quota(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
         """Send a request when the quota allows it, and repeat it if the service throttles after the first page."""
         throttled: Throttled | None = None
-        back_off = BackOff()
+        back_off: BackOff | None = None
         for _ in range(MAX_TRIES):
             if self._is_interrupted:
                 raise Interrupted
-            with anyio.CancelScope() as self._reading:
-                delay = self._budget.delay(operation, get_running_loop().time())
-                if delay:
-                    await anyio.sleep(delay)
-                try:
-                    return await ask()
-                except Throttled as error:
-                    if not self._has_read:
-                        raise  # no pages are lost yet, so other threads need not wait for this one
-                    throttled = error
-                    now = get_running_loop().time()
-                    self._budget.block(operation, now + back_off.failed(error, now, operation))
+            try:
+                return await self._interruptible(operation, ask)
+            except Throttled as error:
+                if not self._has_read:
+                    raise  # no pages are lost yet, so other threads need not wait for this one
+                throttled, back_off, now = error, back_off or BackOff(), get_running_loop().time()
+                self._budget.block(operation, now + back_off.failed(error, now, operation))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
+
+    async def _interruptible(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
+        """Send a request when the quota allows it; `interrupt` ends this.
+
+        As `asyncio.timeout` does, it cancels the task and takes that back: a scope around each read would cost more
+        than all else that a poll does for it.
+        """
+        task = self._reading = current_task()
+        try:
+            if delay := self._budget.delay(operation, get_running_loop().time()):
+                await anyio.sleep(delay)
+            return await ask()
+        except CancelledError:
+            # Nothing but the interruption has cancelled the task. A scope that is cancelled as well goes on cancelling.
+            if self._reading is None and task is not None and task.uncancel() == 0:
+                raise Interrupted from None
+            raise
+        finally:
+            self._reading = None
 
     async def _read_page(self, link: str | None) -> MessagePage:
         return await self._within_quota(Operation.LIST_MESSAGES, partial(self._request_page, link))
