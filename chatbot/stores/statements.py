@@ -6,7 +6,7 @@ a change of a thread that is not stored, a state that another commit has changed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from chatbot.errors import StoreConflict
@@ -199,18 +199,33 @@ def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
     return found
 
 
-def _statements(bot: str, write: Write) -> Iterator[Statement]:
+def _statements(bot: str, write: Write) -> Iterable[Statement]:
     # SAVE_OWNER comes first wherever a row is inserted: the rows refer to the owner by its number, and a bot's first
     # write may be any of them.
+    match write:
+        case MarkSeen() | MarkReceiptDue() | SettleReceipt() | MoveBase():  # nearly always
+            return _thread_statements(bot, write)
+        case Enqueue(row):
+            return Statement(SAVE_OWNER, (bot,)), Statement(ENQUEUE, (bot, *rows.encode_action_row(row)))
+        case SettleRow():
+            return (_settle_row(bot, write),)
+        case SaveDeadLetter() | RequestRetry() | DropDeadLetter() | BeginAttempt() | EndAttempt():
+            return _failure_statements(bot, write)
+        case SaveBot() | RenameBot() | RetireBots() | PauseBot() | ResumeBot():
+            return _bot_statements(write)
+        case SaveState() | SaveDialog() | DropDialog() | SetTimer() | DropTimer() | SaveResult():
+            return Statement(SAVE_OWNER, (bot,)), *conversation_statements(bot, write)
+        case MoveHorizon() | ReplaceRowMessage() | RetryRow() | Prune():
+            return _rare_statements(bot, write)
+        case _:
+            return _thread_statements(bot, write)
+
+
+def _rare_statements(bot: str, write: MoveHorizon | ReplaceRowMessage | RetryRow | Prune) -> Iterator[Statement]:
     match write:
         case MoveHorizon(horizon_ms):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(MOVE_HORIZON, (codec.integer(horizon_ms, "MoveHorizon.horizon_ms"), bot))
-        case Enqueue(row):
-            yield Statement(SAVE_OWNER, (bot,))
-            yield Statement(ENQUEUE, (bot, *rows.encode_action_row(row)))
-        case SettleRow():
-            yield _settle_row(bot, write)
         case ReplaceRowMessage(key, message):
             yield Statement(
                 REPLACE_ROW_MESSAGE,
@@ -223,15 +238,6 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             limit = codec.integer(before_ms, "Prune.before_ms")
             yield Statement(PRUNE, (bot, limit, limit, bot))
             yield from prune_statements(bot, limit)
-        case SaveDeadLetter() | RequestRetry() | DropDeadLetter() | BeginAttempt() | EndAttempt():
-            yield from _failure_statements(bot, write)
-        case SaveBot() | RenameBot() | RetireBots() | PauseBot() | ResumeBot():
-            yield from _bot_statements(write)
-        case SaveState() | SaveDialog() | DropDialog() | SetTimer() | DropTimer() | SaveResult():
-            yield Statement(SAVE_OWNER, (bot,))
-            yield from conversation_statements(bot, write)
-        case _:
-            yield from _thread_statements(bot, write)
 
 
 def _failure_statements(bot: str, write: FailureWrite) -> Iterator[Statement]:
