@@ -210,7 +210,6 @@ class Lane:
             if self.membership.presence is not Presence.IN:
                 return NextRun(due_in=pause)
             pause = earliest(pause, await self._send())
-            self.state.budget.expire(get_running_loop().time())
             if self.state.is_ending:
                 return NextRun(due_in=pause)
             return NextRun(due_in=pause, poll_in=self._poll_pause())
@@ -294,10 +293,10 @@ class Lane:
     def _poll_pause(self) -> float:
         cadence, silence = self._context.settings.cadence, get_running_loop().time() - self.poller.last_message_at
         pause = cadence.pause(silence)
-        if pause < cadence.idle and (bots := self._context.shared.count_in(self.thread)) > 1:
+        if pause < cadence.idle and (others := self._context.shared.others_in(self.thread)):
             # What one of them sees wakes the others, and their thread lists are polled in turn. So together they need
             # no more polls than one bot alone, and leave what the quota of the thread allows for polls on demand.
-            pause = min(cadence.idle, pause * bots * bots)
+            pause = min(cadence.idle, pause * (others + 1) ** 2)
         return pause
 
     def _failed(self, error: ServiceError | StoreError) -> float:

@@ -158,7 +158,7 @@ class ThreadPoller:
         self.activity_ms, self._noted_at = stamp_ms, now
         self.cover_at = now + max(0.0, (stamp_ms + COVER_MS - (listed_ms or stamp_ms)) / 1000)
         # In a thread of many bots, the polls for the next message cover most stamps: the quota is for all of them.
-        self.cover_at += NEIGHBOR_SECONDS * max(0, self._context.shared.count_in(self._state.key) - 1)
+        self.cover_at += NEIGHBOR_SECONDS * self._context.shared.others_in(self._state.key)
         return self.cover_at if self._knows_second_of(stamp_ms) else now
 
     def _knows_second_of(self, stamp_ms: int) -> bool:
@@ -259,7 +259,6 @@ class ThreadPoller:
         if is_full and self._state.membership.is_reported_out:
             await self._presence.handle_joined(None)
         self.polled_ms = poll.server_time_ms
-        self._note_service_time(poll)
         self._shown = max(self._shown, poll.top or 0)
         self._check_activity(shown_before)
         if is_full:

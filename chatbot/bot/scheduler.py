@@ -348,8 +348,11 @@ class Scheduler:
             # A foreign cancellation has failed this turn only. It still counts on the task, which ends therefore.
             task = current_task()
             is_first, following = False, None if task is None or task.cancelling() else self._begin_turn()
-            # Most turns find nothing, and the next one is due much later: the loop sleeps on.
-            self._wake_by(self._queue.next_due())
+            if following is not None and self._is_full:
+                self._handlers.is_room_wanted = True
+            else:
+                # Most turns find nothing, and the next one is due much later: the loop sleeps on.
+                self._wake_by(self._queue.next_due())
 
     async def _turn(self, lane: Lane, *, is_first: bool) -> None:
         """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes.

@@ -272,12 +272,13 @@ class Poll:
                 self.has_read_known = True
                 return 0, 1
             self.settled_page = page.tag if not pages else None
-            top = top or max((message.version for message in page.messages), default=0)
+            versions = [message.version for message in page.messages]
+            top = top or max(versions, default=0)
             for message in page.messages:
                 if bound < message.version <= top:
                     self._remember(message, links.current if pages >= HELD_PAGES else None)
             pages += 1
-            if any(message.version <= bound for message in page.messages) or not links.follow(page):
+            if min(versions, default=bound + 1) <= bound or not links.follow(page):
                 return top, pages
 
     def _remember(self, message: ChatMessage, deep_page: str | None) -> None:
@@ -395,12 +396,12 @@ class Poll:
         for message in messages:
             if message.participants and any(person.user == user for person in message.participants):
                 self.membership_changes[message.number] = message.type is MessageType.PARTICIPANT_ADDED
-            if message.sender == user and message.reply_key is not None:
-                older = self.keys.setdefault(message.reply_key, message.id)
-                self.keys[message.reply_key] = min(older, message.id, key=int)
-                other = message.id if message.deleted_on else self._undeleted.setdefault(message.reply_key, message.id)
+            if message.sender == user and (key := message.reply_key) is not None:
+                older = self.keys.setdefault(key, message.id)
+                self.keys[key] = min(older, message.id, key=int)
+                other = message.id if message.deleted_on else self._undeleted.setdefault(key, message.id)
                 if other != message.id:
-                    self.doubles.setdefault(message.reply_key, {other}).add(message.id)
+                    self.doubles.setdefault(key, {other}).add(message.id)
 
 
 def order_by_cursor(cursor: Cursor) -> OrderOf:

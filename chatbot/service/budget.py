@@ -344,9 +344,11 @@ class SharedQuotas:
         """Return a budget for one bot in a thread."""
         return Budget(shared=self.of(thread))
 
-    def count_in(self, thread: ThreadId) -> int:
-        """Return how many of the running bots are in a thread."""
-        return sum(neighbor.is_in(thread) for neighbor in self.neighbors.values())
+    def others_in(self, thread: ThreadId) -> int:
+        """Return how many of the running bots are in a thread, beside one that is."""
+        if len(self.neighbors) < 2:  # most processes have one bot, and each poll asks
+            return 0
+        return max(0, sum(neighbor.is_in(thread) for neighbor in self.neighbors.values()) - 1)
 
     def share_change(self, thread: ThreadId, change: int, by: UserId) -> None:
         """Wake the other bots in a thread, because this one has seen a change there that nobody of them made."""
