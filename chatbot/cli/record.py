@@ -18,6 +18,7 @@ from chatbot.cli.recording import as_pytest, record_steps, without_controls
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
 from chatbot.model import ChatMessage, Participant, ThreadId, UserId
+from chatbot.polling.poller import CATCH_UP_PAGE_SIZE
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
@@ -133,7 +134,7 @@ async def read_thread(
             tokens = connection.tokens(resource, bot.user_id, config.bots.get(bot.name))
             service = resource.chat(bot.user_id, tokens)
             try:
-                messages = [message async for page in _pages(service, thread) for message in page.messages]
+                messages = [message async for page in pages_of(service, thread) for message in page.messages]
                 return messages, [one async for one in service.list_participants(thread)]
             except (Forbidden, NotFound):
                 continue
@@ -143,11 +144,12 @@ async def read_thread(
     raise UnknownName(msg)
 
 
-async def _pages(service: ChatService, thread: ThreadId) -> AsyncIterator[MessagePage]:
+async def pages_of(service: ChatService, thread: ThreadId) -> AsyncIterator[MessagePage]:
+    """Yield all pages of a thread's messages: large ones, because the bot itself reads by the same quota."""
     link: str | None = None
     while True:
         try:
-            page = await service.list_messages(thread, link=link)
+            page = await service.list_messages(thread, page_size=CATCH_UP_PAGE_SIZE, link=link)
         except Throttled as error:
             await anyio.sleep(error.retry_after or 1.0)
             continue

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from chatbot.cli.record import pages_of
 from chatbot.cli.recording import as_pytest, record_steps, without_controls
-from chatbot.model import ChatMessage, MessageId, MessageType, Participant, UserId
+from chatbot.emulator import Emulator
+from chatbot.model import ChatMessage, MessageId, MessageType, Participant, ThreadId, UserId
 from chatbot.testing.chat_files.script import Role, Script, ScriptStep, Verb
+from chatbot.testing.transport import Stage
+from chatbot.testing.virtual_time import VirtualClock
 
 ECHO, HELP = UserId("8:acs:echo"), UserId("8:acs:help")
 MARIA, TIM = UserId("8:acs:maria"), UserId("8:acs:tim")
@@ -101,3 +108,18 @@ def test_a_long_series_of_one_person_gets_pauses_in_a_pytest_test() -> None:
     series = [part.count("await ann.says(") for part in text.split("await room.advance(minutes=1)")]
     assert sum(series) == 500
     assert max(series) < 200
+
+
+@pytest.mark.virtual_time
+async def test_a_long_thread_is_read_within_the_quota_of_the_bot() -> None:
+    stage = Stage(Emulator(clock=VirtualClock(), quotas=True))
+    ann = stage.person("Ann")
+    thread = ThreadId(stage.emulator.create_thread(ann))
+    for number in range(1_500):
+        stage.emulator.send(thread, ann, f"line {number}")
+
+    async with stage.resource:
+        read = [one async for page in pages_of(stage.service_of(ann), thread) for one in page.messages if one.is_said]
+
+    assert len(read) == 1_500
+    assert get_running_loop().time() == 0, "the service throttles nothing"
