@@ -117,7 +117,12 @@ def story_text(story: Mapping[str, Any]) -> str:
     lines = [f"{event}: {_result(story)}"]
     if story.get("handler"):
         lines.append(f"handler {story['handler']}, {story.get('place', '')}")
-    lines += [text for step in story["steps"] if (text := _step_text(step))]
+    steps = story["steps"]
+    for before, step in zip([{}, *steps], steps, strict=False):
+        if step["kind"] == "handler" and before.get("refused") and not step.get("error"):
+            lines.append(f"answered how {_short(step['handler'])} is used; it did not run")
+        elif text := _step_text(step):
+            lines.append(text)
     lines += [f"not {_short(other['handler'])}: {other['reason']}" for other in story.get("others", ())]
     if story.get("trace"):
         lines.append(f"trace {story['trace']}")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import chatbot
@@ -79,8 +80,9 @@ async def never(ctx: Context) -> None: ...
 async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
     stories = Stories()
     async with assembled(tmp_path, PLUGIN, stories=stories) as bot:
-        for text in ("/add 2", "/boom", "hm", "/pay"):
+        for text in ("/add 2", "/boom", "hm", "/pay", "/add many"):
             await bot.say(text)
+        await anyio.sleep(60)  # a thread takes ten messages in ten seconds
         bot.emulator.faults.add(f"send_message:reset-after,times=1,user={bot.bot.user}")
         await bot.say("/add 3")
         bot.emulator.faults.add(f"send_message:429,times=1,user={bot.bot.user}")
@@ -106,6 +108,8 @@ async def test_every_step_of_a_story_has_its_line(tmp_path: Path) -> None:
     assert "`chatbot dead-letters retry " in told["/boom"]
     assert "  dialog p.ask waits" in told["/ask"]
     assert "result of ctx.once from the journal: 7" in told["/pay"].splitlines()
+    assert "answered how p.add is used; it did not run" in told["/add many"].splitlines()
+    assert "ran p.add" not in told["/add many"]
     assert told["hm"].startswith("hm: no handler\n")
     assert "not p.never: " in told["hm"]
 
