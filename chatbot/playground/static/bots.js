@@ -31,7 +31,7 @@ function Bot({ app, bot, all }) {
     <dl class="facts">
       <dt>Handlers</dt><dd>${bot.handlers.running} running, ${bot.handlers.waiting} waiting</dd>
       <dt>Outbox</dt><dd>${bot.outbox.rows} unsent</dd>
-      <dt>Quota left</dt><dd>${bot.quota_left.list_threads} of the list of threads</dd>
+      <dt>Quota left</dt><dd>${bot.quota_left.list_threads} requests for the list of threads</dd>
       ${bot.degraded.map((d) => html`<dt key=${d.reason}>Degraded</dt><dd class="bad">${d.detail || d.reason}</dd>`)}
     </dl>
     <${Timeline} app=${app} runs=${all.runs.filter((run) => run.bot === bot.name)} />
@@ -92,7 +92,7 @@ function Lane({ app, lane, now, running }) {
   const waits = lane.unhandled_ms === null || runs ? null : Math.max(0, Math.round((now - lane.unhandled_ms) / 1000));
   const left = lane.quota_left;
   return html`<li>
-    <bdi>${topic(app, lane.thread)}</bdi><span class="grow"></span>
+    <bdi class="grow lane-name" title=${topic(app, lane.thread)}>${topic(app, lane.thread)}</bdi>
     ${runs
       ? html`<span class="pill good">${runs.event}, ${Math.round(runs.seconds)} s</span>`
       : html`<span class="pill">${lane.presence === "in" ? "idle" : lane.presence}</span>`}

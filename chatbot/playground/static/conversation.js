@@ -115,8 +115,14 @@ function Message({ app, thread, message }) {
   </div>`;
 }
 
+/** Whom somebody added or removed, themselves left out if there are others: who creates a thread is one of its people. */
+export function others(people, user) {
+  const found = people.filter((one) => one.user !== user);
+  return found.length ? found : people;
+}
+
 function described(app, message) {
-  const people = html`<${Names} names=${(message.participants ?? []).map((p) => p.display_name || app.name(p.user))} />`;
+  const people = html`<${Names} names=${others(message.participants ?? [], message.sender).map((p) => p.display_name || app.name(p.user))} />`;
   const who = html`<bdi>${app.name(message.sender)}</bdi>`;
   if (message.type === "topicUpdated") return html`${who} set the topic: <bdi>${message.topic}</bdi>`;
   const isOwn = message.participants?.length === 1 && message.participants[0].user === message.sender;

@@ -1,7 +1,7 @@
 // The fork: the thread replayed with today's code, old and new answers side by side.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
-import { Names, safe, when } from "./conversation.js";
+import { Names, others, safe, when } from "./conversation.js";
 import { excerpt, Story } from "./inspector.js";
 import { VirtualList } from "./list.js";
 
@@ -157,7 +157,7 @@ function Row({ app, row }) {
   const tab = isCurrent ? 0 : -1;
   if (row.kind === "reply") return html`<${Reply} app=${app} row=${row} name=${name} common=${common} tab=${tab} />`;
   if (row.kind === "says") return html`<${Line} app=${app} row=${row} name=${name} common=${common} tab=${tab} />`;
-  const people = row.people.map((one) => one.name || app.name(one.user));
+  const people = others(row.people, row.user).map((one) => one.name || app.name(one.user));
   const what = row.kind === "renames" ? html`set the topic: <bdi>${row.text}</bdi>` : html`${row.kind === "adds" ? "added" : "removed"} <${Names} names=${people} />`;
   return html`<div class="system" ...${common}><bdi>${name}</bdi> ${what}</div>`;
 }

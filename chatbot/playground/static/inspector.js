@@ -33,7 +33,7 @@ function Stories({ app }) {
   const { state } = app;
   const message = state.messages.get(state.message);
   if (message) {
-    const stories = app.storiesOf(message);
+    const stories = app.storiesOf(message).sort((a, b) => !a.handler - !b.handler); // bots that answer come first
     return html`<div>
       <div class="panel-head"><h2>Story of a message</h2><button class="quiet small" onClick=${() => app.choose(null)}>All events</button></div>
       <blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>
@@ -85,7 +85,8 @@ export async function retry(app, letter) {
 
 /** Steps without those that another one already tells. */
 function merged(steps) {
-  return steps.filter((step) => !(step.kind === "attempt" && step.number === 1));
+  const isUsage = (step, n) => step.kind === "handler" && !step.error && steps[n - 1]?.refused;
+  return steps.map((step, n) => (isUsage(step, n) ? { ...step, kind: "usage" } : step)).filter((step) => !(step.kind === "attempt" && step.number === 1));
 }
 
 function Place({ app, handler, place }) {
@@ -139,6 +140,8 @@ function told(app, step) {
         html`Ran <${HandlerLink} app=${app} name=${step.handler} />`,
         step.error && html`<p class="bad"><strong>${step.error}</strong> ${step.text}</p><details><summary>Traceback</summary><pre tabindex="0">${step.traceback}</pre></details>`,
       ];
+    case "usage":
+      return ["Answered how it is used; it did not run", null];
     case "recalled":
       return [html`Result of <code>${step.call}</code> from the journal`, html`<p class="fact"><code>${step.result}</code></p>`];
     case "refused":

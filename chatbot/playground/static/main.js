@@ -103,6 +103,7 @@ class App {
     const me = known ? state.me : (hello.people[0]?.user ?? null);
     this.set({ hello, me, connection: "open" });
     if (isNew) {
+      this.set({ toasts: state.toasts.filter((toast) => !toast.isBad) }); // what was refused meanwhile can be done now
       // After a lost connection everything is asked for again: what happened meanwhile was pushed to nobody.
       this.connection.ask("look", { user: me }).catch(() => {});
       if (state.thread) this.openThread(state.thread, { message: state.message, isAgain: true });
