@@ -171,7 +171,7 @@ def test_old_and_new_answers_stand_side_by_side(talked: tuple[Daemon, str], brow
             view.get_by_role("button", name="Run again").click()
             refused.wait_for(state="detached")
             view.get_by_role("button", name="Undo 1 edit").click()
-            view.get_by_text("edited for this fork").wait_for(state="detached")
+            view.get_by_text("edited for this fork", exact=True).wait_for(state="detached")
         finally:
             change(daemon, 'f"Echo, ', 'f"echo: ')
 
@@ -207,7 +207,7 @@ def test_the_keyboard_forks_edits_and_goes_back(talked: tuple[Daemon, str], brow
         page.keyboard.type("!")
         page.keyboard.press("ControlOrMeta+Enter")
         until(page, "document.activeElement.matches('.fork-line')")
-        finished(view).get_by_text("edited for this fork").wait_for()
+        finished(view).get_by_text("edited for this fork", exact=True).wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("textbox", name="Message").wait_for()
         until(page, "document.activeElement.matches('.message')")
