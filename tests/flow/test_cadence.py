@@ -197,6 +197,7 @@ async def test_what_shows_late_is_found_by_the_poll_that_covers_its_stamp(readin
         assert room.emulator.texts(room.thread)[-1] == (room.bot.user, "late")
 
 
+@pytest.mark.chaos  # more than a hundred threads
 async def test_many_threads_that_move_at_once_are_read_in_large_pages() -> None:
     async with chat(plugin, settings=DEFAULT) as room:
         threads = new_threads(room, 130)

@@ -45,7 +45,10 @@ def most_in_a_second(times: Iterable[int]) -> int:
     return max(collections.Counter(at // 1000 for at in times).values(), default=0)
 
 
-@pytest.mark.parametrize("throttling", ["429", "429,retry-after=20", "503"])
+@pytest.mark.parametrize(
+    "throttling",
+    ["429", *(pytest.param(fault, marks=pytest.mark.chaos) for fault in ("429,retry-after=20", "503"))],
+)
 async def test_after_a_throttling_threads_come_back_one_by_one_and_everybody_is_answered(throttling: str) -> None:
     async with chat(plugin, settings=CALM) as room:
         threads = await crowd(room)

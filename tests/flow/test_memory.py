@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.assembled import Assembled, assembled
 
-pytestmark = pytest.mark.virtual_time
+pytestmark = [pytest.mark.virtual_time, pytest.mark.chaos]  # hundreds of messages
 
 PLUGIN = """
 from dataclasses import dataclass
