@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -94,6 +95,11 @@ class Target:
 
 def default_quirks() -> dict[str, Any]:
     """The quirks that hold unless others are given."""
+    return dict(_default_quirks())
+
+
+@cache
+def _default_quirks() -> dict[str, Any]:
     return dict(yaml.safe_load((DIRECTORY / "quirks.yaml").read_text("utf-8")))
 
 
