@@ -226,20 +226,23 @@ class ThreadPoller:
         self._known = self._commits.cursor.top if self._state.arrived else None
         self.has_shown_removal = False
         try:
-            async with aclosing(poll.batches()) as batches:
-                async for batch in batches:
-                    self._note_batch(poll, batch, started_at=now)
-                    for message in self._in_order(batch):
-                        if poll.membership_changes and await self._is_settled_by_membership(message, poll):
-                            continue
-                        if self.has_shown_removal:
-                            return
-                        event = await self._event_of(message)
-                        if event is None:
-                            continue
-                        yield event, {message.number: message.version}
-                        if self._state.is_ending or self._commits.outbox.is_full:
-                            return
+            await poll.read()
+            self._context.monitor.lane_at_work(self._state.key)
+            if poll.has_news:
+                async with aclosing(poll.batches()) as batches:
+                    async for batch in batches:
+                        self._note_batch(poll, batch, started_at=now)
+                        for message in self._in_order(batch):
+                            if poll.membership_changes and await self._is_settled_by_membership(message, poll):
+                                continue
+                            if self.has_shown_removal:
+                                return
+                            event = await self._event_of(message)
+                            if event is None:
+                                continue
+                            yield event, {message.number: message.version}
+                            if self._state.is_ending or self._commits.outbox.is_full:
+                                return
         except Interrupted:
             self._state.log.debug("poll.interrupted")
             return

@@ -85,8 +85,9 @@ class RateLimitedPolls:
 
     def drop(self, thread: ThreadId) -> None:
         """Stop polling the thread."""
-        self._schedule.drop(thread)
-        self._set_demand(thread, 0.0)
+        if thread in self._demands:  # all that are scheduled are
+            self._schedule.drop(thread)
+            self._set_demand(thread, 0.0)
 
     def first(self) -> tuple[ThreadId, float] | None:
         """Return the thread that is due first, and when; None if none is scheduled."""

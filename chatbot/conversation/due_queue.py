@@ -46,20 +46,23 @@ class DueQueue(Generic[Key, Time]):
 
     def first(self) -> tuple[Key, Time] | None:
         """Return the key that is due first, and when; None when there is none."""
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return (self._heap[0][1], self._heap[0][0]) if self._heap else None
+        return (self._heap[0][1], self._heap[0][0]) if self._has_first() else None
 
     def next_due(self) -> Time | None:
         """Return when the first key is due; None when there is none."""
-        first = self.first()
-        return first[1] if first is not None else None
+        return self._heap[0][0] if self._has_first() else None
 
     def pop_due(self, now: Time) -> Key | None:
         """Remove and return the key that is due first; None when none is due by now."""
-        first = self.first()
-        if first is None or first[1] > now:
+        if not self._has_first() or self._heap[0][0] > now:
             return None
-        heapq.heappop(self._heap)
-        del self._due[first[0]]
-        return first[0]
+        key = heapq.heappop(self._heap)[1]
+        del self._due[key]
+        return key
+
+    def _has_first(self) -> bool:
+        """Return whether there is a key; the one that is due first is then at the top of the heap."""
+        heap, due = self._heap, self._due
+        while heap and due.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return bool(heap)

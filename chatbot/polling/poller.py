@@ -127,7 +127,7 @@ class _Links:
 
 
 class Poll:
-    """One poll of a thread; `batches` reads it.
+    """One poll of a thread: `read` reads it, `batches` yields what is to be handled.
 
     Args:
         service: The service, accessed as the bot.
@@ -211,8 +211,13 @@ class Poll:
         self.settled_page: int | None = None
         self.has_read_known = False
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to yield. Nearly always, there is not."""
+        return bool(self._places)
+
     async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
-        """Read everything above the bound, and yield it in order, the earliest batch first.
+        """Yield what was read in order, the earliest batch first.
 
         A message that changes while the poll runs is yielded as it is now if its order key is still the same; otherwise
         it is left to the next poll, which finds it above `top`.
@@ -220,7 +225,6 @@ class Poll:
         Raises:
             ServiceError: as `ChatService.list_messages` does; what was yielded before remains true.
         """
-        await self._read_places()
         deep: dict[str, dict[int, int]] = {}
         for number, place in self._places.items():
             if place.page is not None:
@@ -243,8 +247,12 @@ class Poll:
                 batch.append(message)
         yield batch
 
-    async def _read_places(self) -> None:
-        """Remember the place of everything above the bound: pass after pass, until one page covers what changed."""
+    async def read(self) -> None:
+        """Read everything above the bound: pass after pass, until one page covers what changed.
+
+        Raises:
+            ServiceError: as `ChatService.list_messages` does.
+        """
         bound = self._bound
         for number in range(MAX_PASSES):
             top, pages = await self._pass(bound)
@@ -388,7 +396,8 @@ class Poll:
             taken = get_running_loop().time() - started_at
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
         self._has_read = True
-        self._collect_keys(page.messages)
+        if page.messages:
+            self._collect_keys(page.messages)
         return page
 
     def _collect_keys(self, messages: Collection[ChatMessage]) -> None:

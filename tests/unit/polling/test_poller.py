@@ -67,6 +67,7 @@ async def scene(*, quotas: bool = False) -> AsyncIterator[Scene]:
 
 
 async def contents(look: Poll) -> list[list[str]]:
+    await look.read()
     return [
         [message.content for message in sorted(batch, key=lambda message: message.number) if message.is_said]
         async for batch in look.batches()
@@ -153,6 +154,7 @@ async def test_own_reply_keys_are_known_before_anything_is_handled() -> None:
         first = stage.emulator.send(stage.thread, stage.service.user, "reply", metadata={"chatbot.key": "k1"})
         stage.emulator.send(stage.thread, stage.service.user, "double", metadata={"chatbot.key": "k1"})
         look = stage.look()
+        await look.read()
         async for _ in look.batches():
             assert look.keys == {"k1": str(first)}
 
