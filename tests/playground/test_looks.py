@@ -43,7 +43,7 @@ def test_long_names_and_right_to_left_text_keep_their_place(daemon: Daemon, brow
 def test_everything_works_by_the_keyboard_alone(daemon: Daemon, browser: Any) -> None:
     link = daemon.start()
     with page_of(browser, link) as page:
-        page.get_by_label("Your name").focus()
+        until(page, "document.activeElement.name === 'name'")
         page.keyboard.type("Ann")
         page.keyboard.press("Enter")
         field = page.get_by_role("textbox", name="Message")
@@ -91,7 +91,8 @@ def test_the_focus_stays_near_what_the_keyboard_has_pressed(daemon: Daemon, brow
         page.keyboard.press("Escape")
         until(page, "document.activeElement.textContent === 'Edit'")
         press("New thread")
-        page.get_by_label("Topic").fill("Second")
+        until(page, "document.activeElement.matches('dialog input')")
+        page.keyboard.type("Second")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Second").wait_for()
         until(page, "document.activeElement.textContent === 'New thread'")

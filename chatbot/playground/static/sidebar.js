@@ -39,6 +39,8 @@ function Entry({ app, thread }) {
 
 export function Welcome({ app }) {
   const [name, setName] = useState("");
+  const field = useRef(null);
+  useLayoutEffect(() => field.current.focus(), []);
   const bots = app.state.hello.bots;
   const begin = async (event) => {
     event.preventDefault();
@@ -52,12 +54,12 @@ export function Welcome({ app }) {
   return html`<form class="welcome" onSubmit=${begin}>
     <h2>Who are you?</h2>
     <p>The playground lets you talk to your bots as anybody. Begin with one name; you can add more people later.</p>
-    <label>Your name <input name="name" value=${name} onInput=${(e) => setName(e.target.value)} required maxlength="256" autocomplete="off" /></label>
+    <label>Your name <input ref=${field} name="name" value=${name} onInput=${(e) => setName(e.target.value)} required maxlength="256" autocomplete="off" /></label>
     <button class="primary">Start a thread${bots.length ? ` with ${bots.map((b) => b.display_name).join(", ")}` : ""}</button>
   </form>`;
 }
 
-/** A dialog that closes with Escape and gives the focus back. */
+/** A dialog that closes with Escape and gives the focus back. A field that is to be filled first has `autofocus`. */
 export function Modal({ app, title, children }) {
   const dialog = useRef(null);
   useLayoutEffect(() => {
@@ -87,7 +89,7 @@ export function NewPerson({ app }) {
   };
   return html`<${Modal} app=${app} title="New person">
     <form class="form" onSubmit=${submit}>
-      <label>Name <input value=${name} onInput=${(e) => setName(e.target.value)} required maxlength="256" autocomplete="off" /></label>
+      <label>Name <input autofocus value=${name} onInput=${(e) => setName(e.target.value)} required maxlength="256" autocomplete="off" /></label>
       <button class="primary">Create and switch</button>
     </form>
   <//>`;
@@ -131,7 +133,7 @@ export function NewThread({ app }) {
   const toggle = (user) => setOthers(others.includes(user) ? others.filter((o) => o !== user) : [...others, user]);
   return html`<${Modal} app=${app} title="New thread">
     <form class="form" onSubmit=${submit}>
-      <label>Topic <input value=${topic} onInput=${(e) => setTopic(e.target.value)} required maxlength="250" autocomplete="off" /></label>
+      <label>Topic <input autofocus value=${topic} onInput=${(e) => setTopic(e.target.value)} required maxlength="250" autocomplete="off" /></label>
       <fieldset>
         <legend>With</legend>
         ${choices.map(
