@@ -195,6 +195,7 @@ class Bot:
                 await self._drain()
                 group.cancel_scope.cancel()
         await self._write_behind.write()
+        await self._handover.count_kills()
         await self._maintenance.save_horizon()
         context.failures.log_summary(anyio.current_time())
         context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.all_lanes))

@@ -95,6 +95,7 @@ class Handover:
         self._was_restored = False
         self._has_announced_stop = False
         self._held: set[int] = set()
+        self._counted: set[int] = set()
         self._loading: set[int] = set()
         self._to_take: set[int] = set()
         self._ending: dict[int, object] = {}
@@ -119,6 +120,8 @@ class Handover:
             context.was_killed = context.store.was_killed and not ownership.is_shared
             self._loading, self._held, context.loaded = set(ownership.owned), set(), set()
             context.crashed = set(ownership.crashed)
+            if not is_first:
+                self._counted |= context.crashed
             self._scheduler.restart()
             context.conversations.clear()
             self._watcher.restart(None)
@@ -288,12 +291,13 @@ class Handover:
         is_killed = context.was_killed and not store.was_stopping
         stored = await store.attempts(context.user)
         attempts = {thread: attempt for thread, attempt in stored.items() if self._is_loading(thread)}
+        uncounted = context.crashed - self._counted
         writes: list[Write] = []
         changed: list[ThreadId] = []
         for thread, attempt in list(attempts.items()):
             if attempt.progress is Progress.WAITING:
                 continue
-            was_killed = is_first and (is_killed or self._shard(thread) in context.crashed)
+            was_killed = (is_first and is_killed) or self._shard(thread) in uncounted
             kills = attempt.count + was_killed
             cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
             changed.append(thread)
@@ -305,6 +309,7 @@ class Handover:
                 writes.append(EndAttempt(thread))
         if writes:
             await context.commit(writes, threads=changed)
+        self._counted |= uncounted & self._loading
         return attempts
 
     # ── release and lose ──────────────────────────────────────────────────────────────────────────────────────────
@@ -326,6 +331,10 @@ class Handover:
         own, request = self._shard(None), object()
         self._ending.update(dict.fromkeys(left, request))
         scheduler.release(lambda thread: shard_of(thread) in left)
+        while uncounted := {shard for shard in self._uncounted(left) if self._ending.get(shard) is request}:
+            if await self._try_to_count(uncounted):
+                break
+            await anyio.sleep(RETRY_SECONDS)
         async with anyio.create_task_group() as group:
             if own in left & self._held:
                 group.start_soon(self.announce_stop)
@@ -348,6 +357,35 @@ class Handover:
                 if not done:
                     with anyio.move_on_after(BUSY_SECONDS):  # the end of an abandoned handler sets no event
                         await scheduler.ended.wait()
+
+    def _uncounted(self, shards: Collection[int]) -> set[int]:
+        """Return those of these shards that came from a process that died, and in which kills were not counted here."""
+        return set(shards) & self._context.ownership.crashed - self._counted
+
+    async def _try_to_count(self, shards: set[int]) -> bool:
+        """Count the kills in shards that are given up before their threads are read; return False to try again.
+
+        Their next owner does not count them: it takes the shards from this process, which releases them in order.
+        """
+        context = self._context
+        async with self._lock:
+            context.crashed |= shards
+            self._loading = shards
+            try:
+                await self._review_attempts(is_first=False, is_other=True)
+            except StoreError as error:
+                context.ongoing.record_failure("store", error)
+                return False
+            except Exception:  # it would fail the same way in the next attempt
+                context.log.exception("takeover.failed", shards=len(shards))
+            finally:
+                self._loading = set()
+        return True
+
+    async def count_kills(self) -> None:
+        """Count the kills in all shards whose threads were not read, before the process gives them up at its end."""
+        if uncounted := self._uncounted(self._context.ownership.owned):
+            await self._try_to_count(uncounted)
 
     def take_start(self) -> bool:
         """Return whether the handlers of the bot's start are to run here: once, whenever the bot was taken over."""
@@ -377,6 +415,7 @@ class Handover:
         for shard in shards:
             self._ending.pop(shard, None)
         self._context.crashed.difference_update(shards)
+        self._counted.difference_update(shards)
         self._write_behind.forget_lost(lambda thread: self._shard(thread) in shards)
         # Also what is only being read: the schedules of a bot would run here, although another process runs them.
         self._context.conversations.forget(lambda thread: self._shard(thread) in shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
 import pytest
@@ -10,8 +10,9 @@ from azure.core.pipeline.transport import HttpRequest
 
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
-from chatbot.stores.records import ThreadRecord
+from chatbot.stores.records import Attempt, OutboxRow, Progress, ThreadRecord
 from chatbot.stores.shards import shard_of
+from chatbot.stores.writes import BeginAttempt, Write
 from tests.cluster.cluster import Cluster, Replica
 from tests.cluster.database import Database, Nobody
 from tests.cluster.gate import is_send
@@ -150,6 +151,41 @@ async def test_what_was_sent_is_stored_soon_also_after_shards_were_given_up() ->
         await anyio.sleep(3)
 
         assert cluster.database.pending() == []
+
+
+class Kills(Nobody):
+    """Sees which kills are counted."""
+
+    def __init__(self) -> None:
+        self.threads: list[ThreadId] = []
+
+    def committed(self, name: str, writes: Sequence[Write], connection: object) -> None:
+        self.threads += [write.thread for write in writes if isinstance(write, BeginAttempt) and write.attempt.count]
+
+
+async def test_a_kill_is_counted_although_its_thread_is_given_up_before_it_was_read() -> None:
+    kills = Kills()
+    async with Cluster(echo, witness=kills) as cluster:
+        one, two = await cluster.join(), await cluster.join()
+        await cluster.balanced()
+        threads = [cluster.thread_of(one, "Ann") for _ in range(16)]
+        for thread in threads:
+            running = BeginAttempt(thread, Attempt("message 1", 0, progress=Progress.RUNNING))
+            await one.store.commit(cluster.bot, [running], shards={shard_of(thread)})
+
+        async def pending_of(*_bot: object) -> list[OutboxRow]:
+            raise ValueError("a row cannot be read")
+
+        two.store.pending = pending_of
+        await one.kill()
+        await cluster.until(lambda: len(two.member.owned) == 256)
+        three = await cluster.join()
+        await cluster.until(lambda: len(three.member.owned) == 128)
+        moved = {thread for thread in threads if three.owns(thread)}
+
+        assert moved
+        assert moved.issubset(kills.threads)
+        assert len(kills.threads) == len(set(kills.threads))
 
 
 class Releases(Nobody):
