@@ -75,8 +75,8 @@ class Replica:
 
     def __init__(self, cluster: Cluster, name: str, *, skew: float = 0.0, limit: float | None = None) -> None:
         self.name = name
-        self.gate = Gate(anyio.current_time)
-        self.store = ModelStore(cluster.database, name, self.gate, limit=limit)
+        self.gate = cluster.make_gate()
+        self.store = cluster.make_store(name, self.gate, limit)
         self._bots: list[Bot] = []
         self.member = ClusterMember(self.store, lambda: self._bots)
         self._cluster = cluster
@@ -220,7 +220,7 @@ class Cluster:
         self.plugins = plugins
         self.settings = settings or BotSettings(cadence=CADENCE)
         self.emulator = Emulator(World(seed=seed), clock=self.clock)
-        self.database = Database(anyio.current_time, rules, witness)
+        self.database = self.make_database(rules, witness)
         self.log: FilteringBoundLogger | None = None
         self.replicas: list[Replica] = []
         self.failures: list[tuple[Event | None, Exception]] = []
@@ -246,6 +246,20 @@ class Cluster:
         finally:
             await self._exits.__aexit__(kind, error, trace)
             self.database.close()
+
+    # ── what replicas use; for those who extend this class ────────────────────────────────────────────────────────
+
+    def make_database(self, rules: Rules | None, witness: Witness | None) -> Database:
+        """Return the database."""
+        return Database(anyio.current_time, rules, witness)
+
+    def make_gate(self) -> Gate:
+        """Return what separates a replica from the others."""
+        return Gate(anyio.current_time)
+
+    def make_store(self, name: str, gate: Gate, limit: float | None) -> ModelStore:
+        """Return the store of a replica."""
+        return ModelStore(self.database, name, gate, limit=limit)
 
     # ── replicas ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -224,6 +224,9 @@ class Database:
         """Return the threads and keys of all actions that are not settled."""
         return self._connection.execute("SELECT thread, key FROM outbox WHERE status = 'pending'").fetchall()
 
+    async def refresh(self) -> None:
+        """Know the latest: here, everything is known at any time."""
+
     def is_journalled(self, key: str) -> bool:
         """Return whether there is an action with this key, settled or not."""
         return self._connection.execute("SELECT 1 FROM outbox WHERE key = ?", (key,)).fetchone() is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 
 from chatbot.model import ThreadId
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import BEGUN, Cluster
 from tests.simulation.oracle import Oracle, Trace
 from tests.simulation.plugins import TICK_SECONDS
 from tests.simulation.story import KNOWN_THREADS, Step
@@ -85,6 +85,11 @@ class Judge:
         if number not in self._threads:
             self._threads[number] = self.cluster.thread(*PEOPLE)
         return self._threads[number]
+
+    @property
+    def threads(self) -> Collection[ThreadId]:
+        """The threads that have begun."""
+        return self._threads.values()
 
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +244,7 @@ class Judge:
         steps = {later - earlier for earlier, later in itertools.pairwise(ticks)}
         if any(step % TICK_SECONDS for step in steps) or 0 in steps:
             self.oracle.report("schedule", f"it ran at {ticks}")
-        latest = ticks[-1] if ticks else 0
+        latest = ticks[-1] if ticks else BEGUN
         if self.cluster.clock() - latest > TICK_SECONDS + LATE_TICK_SECONDS:
             self.oracle.report("schedule", f"it does not run any more: {ticks}")
 

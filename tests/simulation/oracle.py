@@ -15,13 +15,17 @@ from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 
 from chatbot.model import REPLY_KEY, ThreadId, UserId
 from chatbot.stores import writes as w
+from chatbot.stores.postgres_session import HELD_SECONDS
 from chatbot.stores.shards import shard_of, shard_of_bot
 from tests.cluster.cluster import Replica
-from tests.cluster.database import Database, Witness
+from tests.cluster.database import TTL, Database, Witness
 from tests.cluster.gate import is_send
 
-SLOW_SECONDS: Final = 2.0
+SLOW_SECONDS: Final = TTL - HELD_SECONDS
 """A request that takes longer may arrive after the proof read of the next owner, which then repeats it."""
+
+KEPT_CHECKS: Final = 5
+"""How often in a row a replica must be seen to keep something of a thread that it does not own: it may hear late."""
 
 OF_LANES: Final = (
     w.SaveThread,
@@ -100,7 +104,7 @@ class Sent:
 
 @dataclass
 class Oracle(Witness):
-    """Sees everything, and notes what must not be.
+    """Sees everything, and notes what must not be. Without a database that it can watch, it sees the service only.
 
     Args:
         trace: gets a line for everything.
@@ -126,6 +130,7 @@ class Oracle(Witness):
     _requests: dict[int, tuple[HttpRequest, float, int, bool]] = field(default_factory=dict)
     _foreign_lists: Counter[str] = field(default_factory=Counter)
     _running: set[str] = field(default_factory=set)
+    _kept: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def watch(self, database: Database) -> None:
         """Look at this database."""
@@ -154,7 +159,6 @@ class Oracle(Witness):
 
     def interrupted(self, replica: Replica, thread: str) -> None:
         """See that a handler is canceled: only one whose thread is lost, or whose process is killed, may be."""
-        assert self._database is not None
         if not replica.gate.is_dead and not self.is_over and self._holder(thread) == replica.name:
             self.report("interrupted handler", f"{replica.name} cancels one in {_short(thread)}, which it still owns")
 
@@ -243,11 +247,26 @@ class Oracle(Witness):
     def check_sessions(self) -> None:
         """Check that the server has ended silent sessions."""
         database = self._database
-        assert database is not None
+        if database is None:
+            return
         latest = max((session.last_at for session in database.sessions), default=0.0)
         for session in database.sessions:
             if session.locks and latest - session.last_at > 9.0:
                 self.report("silent owner", f"{session.name} holds {len(session.locks)} shards, silent for 9 s")
+
+    def check_kept(self, replica: Replica, threads: Collection[ThreadId]) -> None:
+        """Check that a replica keeps nothing of threads that it has given up or lost: it would use it some day."""
+        if self._database is None:
+            return
+        bot, owned = replica.bot, replica.store.owned
+        for thread in threads:
+            is_kept = thread in bot.scheduler.lanes or bot.context.conversations.has_pending(thread)
+            if shard_of(thread) in owned or not is_kept or replica.gate.is_closed or replica.gate.is_dead:
+                self._kept.pop((replica.name, thread), None)
+                continue
+            self._kept[replica.name, thread] += 1
+            if self._kept[replica.name, thread] == KEPT_CHECKS:
+                self.report("kept", f"{replica.name} still has a lane or timers of {_short(thread)}, not its own")
 
     # ── the service ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,7 +277,8 @@ class Oracle(Witness):
         self._requests[id(request)] = (request, self.now(), self._closings[replica.name], is_held_back)
         if is_held_back or thread is None:
             return
-        assert self._database is not None
+        if self._database is None:
+            return
         holder = self._holder(thread)
         is_foreign = holder not in {None, replica.name}
         if not thread:
@@ -292,8 +312,7 @@ class Oracle(Witness):
                 self.report("repeated send", f"{key} in {_short(thread)} was sent again, though it could be seen")
 
     def _holder(self, thread: str) -> str | None:
-        assert self._database is not None
-        if not thread and self._bot is None:
+        if self._database is None or (not thread and self._bot is None):
             return None
         shard = shard_of(ThreadId(thread)) if thread else shard_of_bot(self._bot or UserId(""))
         return self._database.owners().get(shard)

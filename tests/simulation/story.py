@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 SECONDS: Final = 40.0
 """How long people talk and things go wrong, in seconds of virtual time."""
 
 THREADS: Final = 7
-"""How many threads there are at most; each begins with the first message in it."""
+"""How many threads people use at any time; each begins with the first message in it."""
+
+FRESH_THREADS: Final = 6
+"""How many more there are at most, each of which begins while its owner changes; nothing else is said there."""
 
 KNOWN_THREADS: Final = 3
 """How many of them the bot is in before the story begins: an action for a thread that it does not know fails."""
 
-SHORT: Final = (0.5, 4.5)
-"""Seconds of a pause or partition that ends before the session does."""
+SHORT: Final = (0.2, 4.5)
+"""Seconds of a pause or partition that ends before the session does; some end before anything but a commit fails."""
 
 LONG: Final = (6.5, 13.0)
 """Seconds of a pause or partition during which others take over."""
@@ -42,9 +46,21 @@ DISTURBANCES: Final = (
     ("kill", "kill", "leave", "pause", "pause", "cut store", "cut store", "cut store", "cut all", "cut service")
     + ("kill after send",) * 3
     + ("freeze send",) * 3
-    + ("rejoin askew", "visit", "fault", "fault", "drop notes")
+    + ("refuse",) * 3
+    + ("rejoin askew", "visit", "visit", "lag", "fault", "fault", "drop notes")
 )
 """What goes wrong, as often as it stands here."""
+
+MOVES: Final = frozenset({"kill", "leave", "pause", "cut store", "cut all", "kill after send", "rejoin askew", "visit"})
+"""What lets threads change their owners."""
+
+SILENT: Final = frozenset({"pause", "cut all"})
+"""What the others notice only after a while."""
+
+BRIEF: Final = frozenset({"kill", "kill after send", "leave", "rejoin askew"})
+"""What ends with a new replica, soon."""
+
+Add = Callable[[float, str, int, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +102,18 @@ class Story:
         seed: of everything random.
         replicas: how many there are.
         steps: in the order of their times.
+        seconds: how long it lasts, before everything is healed.
     """
 
     seed: int
     replicas: int
     steps: tuple[Step, ...]
+    seconds: float = SECONDS
 
     def only(self, numbers: Sequence[int]) -> Story:
         """Return the story with these steps alone."""
         kept = set(numbers)
-        return Story(self.seed, self.replicas, tuple(step for step in self.steps if step.number in kept))
+        return replace(self, steps=tuple(step for step in self.steps if step.number in kept))
 
     @property
     def numbers(self) -> list[int]:
@@ -118,6 +136,8 @@ def story_of(seed: int, replicas: int) -> Story:
         add(at, what, where, seconds)
         if what == "tally":  # in another thread, at the same time: both count the same
             add(at + dice.uniform(0, 0.3), what, (where + 1) % THREADS)
+        if what == "say" and dice.random() < 0.2:
+            _add_row(dice, add, at, where)
     if dice.random() < 0.7:
         add(dice.uniform(0, SECONDS - 10), "ask", dice.randrange(THREADS), dice.uniform(0.2, 20))
     if dice.random() < 0.15:
@@ -131,24 +151,56 @@ def story_of(seed: int, replicas: int) -> Story:
     return Story(seed, replicas, numbered)
 
 
-def _disturb(dice: random.Random, replicas: int, add: Callable[[float, str, int, float, str], None]) -> None:
+def _add_row(dice: random.Random, add: Add, at: float, where: int) -> None:
+    """Let a person write several messages in a row: one poll shows some of them, while others are committed."""
+    for _ in range(dice.randint(1, 3)):
+        at += dice.uniform(0.0, 0.8)
+        add(at, "say", where, 0.0, "")
+
+
+def _disturb(dice: random.Random, replicas: int, add: Add) -> None:
+    fresh = iter(range(THREADS, THREADS + FRESH_THREADS))
     for _ in range(dice.randint(2, 5)):
         at, where, what = dice.uniform(2, SECONDS - 6), dice.randrange(replicas), dice.choice(DISTURBANCES)
         seconds = dice.uniform(*(SHORT if dice.random() < 0.4 else LONG))
         if what == "fault":
             add(at, what, 0, 0.0, dice.choice(FAULTS))
             continue
-        add(
-            at,
-            what,
-            where,
-            seconds if what not in {"kill", "kill after send", "leave", "rejoin askew"} else dice.uniform(0.3, 6),
-            "",
-        )
+        lasting = seconds
+        if what in BRIEF:
+            lasting = dice.uniform(0.3, 6)
+        elif what == "refuse":
+            lasting = dice.uniform(0.3, 2)
+        add(at, what, where, lasting, "")
+        if what == "refuse":  # what is being handled then
+            for _ in range(dice.randint(2, 4)):
+                add(max(0.0, at + dice.uniform(-1, lasting)), "say", dice.randrange(THREADS), 0.0, "")
+        if what in MOVES:
+            _add_around(dice, add, at, lasting)
+            for new in islice(fresh, dice.randint(0, 2)):
+                # Of a silent owner, nobody knows yet that it will not hear of them.
+                add(at + dice.uniform(0, 3.5 if what in SILENT else lasting), "say", new, 0.0, "")
+        if what in {"leave", "rejoin askew"} and dice.random() < 0.5:
+            # It is asked to stop while what it has just done is being stored.
+            add(at - 1, "say", dice.randrange(THREADS), 0.0, "")
+            add(at - 0.5, "lag", where, 3.0, "")
+        if what in {"cut store", "pause"} and dice.random() < 0.3:
+            # It is slow when it is back: what it has lost meanwhile, it hears late.
+            add(at + lasting - 0.3, "lag", where, dice.uniform(1, 3), "")
         if what in {"cut store", "pause"} and seconds > SHORT[1] and dice.random() < 0.4:
             # Whoever takes over dies before the first one is back: nobody holds then what both believe to have.
             for other in set(range(replicas)) - {where}:
                 add(at + seconds - dice.uniform(0.1, 1.0), "kill", other, dice.uniform(0.3, 6), "")
+
+
+def _add_around(dice: random.Random, add: Add, at: float, seconds: float) -> None:
+    """Let people write, and set timers, just before threads change their owners, and meanwhile."""
+    for _ in range(dice.randint(0, 3)):
+        where = dice.randrange(THREADS)
+        if dice.random() < 0.5:
+            add(max(0.0, at - dice.uniform(0, 2)), "remind", where, dice.uniform(0.5, 10), "")
+        else:
+            _add_row(dice, add, max(0.0, at - 0.5 + dice.uniform(0, seconds)), where)
 
 
 def shrunk(story: Story, fails: Callable[[Story], bool]) -> Story:

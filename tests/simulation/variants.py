@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from typing import Any, Final
 
 from chatbot.actions import DeleteMessage
 from chatbot.bot.commits import ThreadCommits, WriteBehind
+from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import NO_THREAD, BotContext
 from chatbot.bot.handover import Handover
 from chatbot.bot.poll import ThreadPoller
 from chatbot.bot.scheduler import Scheduler
 from chatbot.cluster.member import ClusterMember
 from chatbot.cluster.notes import ActionsAdded, ListAgain, ThreadsListed, TimersDropped
+from chatbot.conversation import Conversations
 from chatbot.dispatch import action_buffer
 from chatbot.errors import StoreConflict
 from chatbot.outbox import outbox
@@ -122,6 +125,11 @@ def late_deadline() -> Patch:
     return patched(ModelStore, "is_held", property(is_held))
 
 
+def held_before_losses_are_told() -> Patch:
+    """Go on although the bots were not told yet what was lost."""
+    return patched(ModelStore, "is_held", property(lambda store: _now(store) < vars(store)["_deadline"]))
+
+
 def _now(store: ModelStore) -> float:
     return float(vars(store)["_gate"].now())
 
@@ -203,11 +211,17 @@ def without_last_write() -> Patch:
     """Give shards up before what was deferred is stored."""
 
     class Forgetful:
-        write = staticmethod(nothing_async)
+        write, waiting = staticmethod(nothing_async), ()
+
+        def __init__(self, behind: WriteBehind) -> None:
+            self._behind = behind
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._behind, name)
 
     def init(former: Any, handover: Any, *args: Any, **options: Any) -> None:
         former(handover, *args, **options)
-        vars(handover)["_write_behind"] = Forgetful()
+        vars(handover)["_write_behind"] = Forgetful(vars(handover)["_write_behind"])
 
     return wrapped(Handover, "__init__", init)
 
@@ -219,6 +233,16 @@ def without_rows() -> Patch:
         former(handover, records, (), polled_ms)
 
     return wrapped(Handover, "_create_lanes", create)
+
+
+def route_anywhere() -> Patch:
+    """Hand actions to lanes of threads that another process owns."""
+
+    def route(former: Any, scheduler: Any, rows: Any) -> None:
+        with patched(BotContext, "owns", lambda _context, _thread: True):
+            former(scheduler, rows)
+
+    return wrapped(Scheduler, "route", route)
 
 
 # ── commits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,6 +307,20 @@ def never_written_behind() -> Patch:
     return wrapped(WriteBehind, "write", write)
 
 
+def dropped_at_stop() -> Patch:
+    """Forget what is being stored when the bot is stopped: an error that the simulation has found."""
+
+    async def write(former: Any, behind: Any, taken: Mapping[ThreadCommits, Any]) -> None:
+        try:
+            await former(behind, taken)
+        except CancelledError:
+            for commits in taken:
+                commits.take_deferred()
+            raise
+
+    return wrapped(WriteBehind, "_write", write)
+
+
 # ── replies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -342,6 +380,7 @@ VARIANTS: Final = (
     Variant("silent sessions not ended", rule(ends_silent_sessions=False)),
     Variant("deadline off", no_op(ClusterMember, "permit", is_async=True)),
     Variant("deadline too late", late_deadline),
+    Variant("work before losses are told", held_before_losses_are_told),
     Variant("retake with another's epoch", retake_foreign_epoch),
     Variant("lost shards kept after a reconnect", retake_nothing),
     Variant("losses not passed on", no_op(Handover, "lose")),
@@ -352,11 +391,15 @@ VARIANTS: Final = (
     Variant("claim without dialogs", dialogs_not_loaded),
     Variant("claim without noting crashes", crashes_forgotten),
     Variant("timers loaded twice", fired_timers_stay),
+    Variant("timers of others kept", no_op(Conversations, "forget")),
+    Variant("gained threads not listed again", no_op(ThreadWatcher, "list_again")),
+    Variant("actions handed to any lane", route_anywhere),
     Variant("forwarded threads dropped", without_note(ThreadsListed)),
     Variant("every replica lists threads", lambda: patched(BotContext, "owns_bot", property(lambda _context: True))),
     Variant("commits of lanes without shards", commits_without_shards(of_lanes=True)),
     Variant("write-behind without shards", commits_without_shards(of_lanes=False)),
     Variant("write-behind stops after a release", never_written_behind),
+    Variant("write-behind drops what a stop interrupts", dropped_at_stop),
     Variant("cursor marked before the commit", marked_before_commit),
     Variant("cursor base early", base_before_events),
     Variant("states written without their versions", blind_states),

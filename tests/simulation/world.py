@@ -7,14 +7,18 @@ call of the store or the service takes is drawn, too, so that another seed is an
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 import anyio
 import structlog
+from anyio._backends import _asyncio
 from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 
 from chatbot.bot import BotSettings
@@ -22,11 +26,12 @@ from chatbot.errors import StoreError
 from chatbot.polling.cadence import Cadence
 from chatbot.testing.virtual_time import VirtualTimeLoop
 from tests.cluster.cluster import Cluster, Replica
+from tests.cluster.database import Database
 from tests.cluster.gate import is_send
 from tests.simulation.judge import DEATHS, Judge
 from tests.simulation.oracle import Oracle, Problem, Trace
 from tests.simulation.plugins import Ways, witness
-from tests.simulation.story import KNOWN_THREADS, SECONDS, Step, Story
+from tests.simulation.story import KNOWN_THREADS, Step, Story
 
 PATIENCE_SECONDS: Final = 120.0
 """Seconds after the last disturbance until everything must have been answered."""
@@ -41,6 +46,9 @@ SETTINGS: Final = BotSettings(
     cadence=Cadence(interval=1.0, idle=15.0), slack_ms=5_000, maintenance=12.0, max_turns=16, max_handlers=16
 )
 """Short intervals and a short slack, so that a minute shows what a day would."""
+
+DISORDER: Final = (0.0, 0.05, 0.5, 1.0)
+"""How often ready callbacks are called out of turn: one of these for each seed."""
 
 SKEW_SECONDS: Final = 7200.0
 """How fast or slow the wall clock of a replica may be."""
@@ -72,6 +80,43 @@ class Outcome:
         return {problem.kind for problem in self.problems}
 
 
+class ShuffledQueue(deque[asyncio.Handle]):
+    """What is ready to run on an event loop, taken out in an order that a seed gives.
+
+    asyncio keeps the order in which callbacks became ready. Which of two tasks becomes ready first depends on the
+    network, the database and the other processes, and between replicas there is no order at all: so any order may
+    come. Callbacks of one future keep theirs, because all of them become ready at once.
+
+    Args:
+        dice: gives the order.
+        disorder: how often a callback is taken out of turn, 0 to 1; 0 at the end, so that the last callbacks come.
+    """
+
+    def __init__(self, dice: random.Random, disorder: float) -> None:
+        super().__init__()
+        self._dice = dice
+        self.disorder = disorder
+
+    def popleft(self) -> asyncio.Handle:
+        """Remove and return a callback."""
+        count = len(self)
+        if count < 2 or self._dice.random() >= self.disorder:
+            return super().popleft()
+        place = self._dice.randrange(count)
+        future = _future(self[place])
+        if future is not None:
+            place = next(place for place, handle in enumerate(self) if _future(handle) is future)
+        handle = self[place]
+        del self[place]
+        return handle
+
+
+def _future(handle: asyncio.Handle) -> asyncio.Future[Any] | None:
+    """Return the future whose end a callback tells."""
+    arguments = handle._args  # type: ignore[attr-defined] # noqa: SLF001 - None once it is canceled
+    return arguments[0] if arguments and isinstance(arguments[0], asyncio.Future) else None
+
+
 class SeededTask(asyncio.Task[Any]):
     """A task whose hash is its number: sets of tasks have the same order in each run."""
 
@@ -81,33 +126,63 @@ class SeededTask(asyncio.Task[Any]):
     number = 0
 
 
+class SeededScope(_asyncio.CancelScope):
+    """A cancel scope whose hash is its number: scopes within one are canceled in the same order in each run."""
+
+    __slots__ = ("number",)
+    count = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        SeededScope.count += 1
+        self.number = SeededScope.count
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 @contextmanager
-def repeatable(seed: int) -> Iterator[VirtualTimeLoop]:
-    """Give everything random a seed, and tasks an order; restore the former state of the generator."""
+def repeatable(seed: int) -> Iterator[tuple[VirtualTimeLoop, ShuffledQueue]]:
+    """Give everything random a seed, and ready callbacks an order; restore the former state of the generator."""
     state = random.getstate()
     random.seed(seed)
     loop = VirtualTimeLoop()
-    count = 0
+    dice = random.Random(f"order {seed}")
+    ready = ShuffledQueue(dice, dice.choice(DISORDER))
+    loop._ready = ready  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+    numbers = count(1)
 
     def create(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> SeededTask:
-        nonlocal count
-        count += 1
         task = SeededTask.__new__(SeededTask)
-        task.number = count
+        task.number = next(numbers)
         task.__init__(code, loop=loop, **options)  # type: ignore[misc]
         return task
 
     loop.set_task_factory(create)
+    is_collecting = gc.isenabled()
+    gc.disable()  # it would close what nobody refers to any more at another moment in each process
+    scope_type, SeededScope.count = _asyncio.CancelScope, 0
+    _asyncio.CancelScope = SeededScope  # type: ignore[misc]
     try:
-        yield loop
+        yield loop, ready
     finally:
+        _asyncio.CancelScope = scope_type  # type: ignore[misc]
+        if is_collecting:
+            gc.enable()
         random.setstate(state)
 
 
 def play(story: Story) -> Outcome:
     """Play a story, and judge it."""
-    with repeatable(story.seed) as loop, asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(Play(story).run())
+    with repeatable(story.seed) as (loop, ready), asyncio.Runner(loop_factory=lambda: loop) as runner:
+
+        async def run() -> Outcome:
+            try:
+                return await Play(story).run()
+            finally:
+                ready.disorder = 0.0
+
+        return runner.run(run())
 
 
 class SimulatedCluster(Cluster):
@@ -118,7 +193,8 @@ class SimulatedCluster(Cluster):
         self._oracle = oracle
         self._seed = story.seed
         self.log = structlog.wrap_logger(None, processors=[self._logged], wrapper_class=structlog.BoundLogger)
-        oracle.watch(self.database)
+        if isinstance(self.database, Database):
+            oracle.watch(self.database)
 
     def _logged(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
         self._oracle.logged(str(fields.get("event")), level)
@@ -127,26 +203,42 @@ class SimulatedCluster(Cluster):
     def prepare(self, replica: Replica) -> None:
         """Let the oracle watch a replica, and its calls take time."""
         dice = random.Random(f"{self._seed} {replica.name}")
-        replica.gate.delay = lambda: dice.uniform(0.2, 0.9) if dice.random() < 0.01 else dice.uniform(0.001, 0.03)
+        gate = replica.gate
+
+        def delay() -> float:
+            if gate.is_slow:
+                return dice.uniform(0.1, 1.0)
+            return dice.uniform(0.2, 0.9) if dice.random() < 0.01 else dice.uniform(0.001, 0.03)
+
+        gate.delay = delay
         self._oracle.joined(replica)
 
 
-class Play:
-    """One play of a story."""
+MakeCluster = Callable[[Story, Oracle, Ways], SimulatedCluster]
 
-    def __init__(self, story: Story) -> None:
+
+class Play:
+    """One play of a story.
+
+    Args:
+        story: what happens.
+        make_cluster: makes the replicas and what they share.
+    """
+
+    def __init__(self, story: Story, make_cluster: MakeCluster = SimulatedCluster) -> None:
         self.story = story
         self.trace = Trace(anyio.current_time)
         self.oracle = Oracle(self.trace, anyio.current_time)
         self.deaths: dict[int, int] = {}
         self._places: list[Replica | None] = [None] * story.replicas
         self._busy: set[int] = set()
+        self._make_cluster = make_cluster
         self._dice = random.Random(f"skew {story.seed}")
 
     async def run(self) -> Outcome:
         """Play it."""
         ways = Ways(self.oracle.interrupted, self._die, lambda: self.judge.thread(0))
-        cluster = self.cluster = SimulatedCluster(self.story, self.oracle, ways)
+        cluster = self.cluster = self._make_cluster(self.story, self.oracle, ways)
         self.judge = Judge(cluster, self.oracle, self.trace)
         self.oracle.has_lost_notes = cluster.database.loses_notes
         try:
@@ -188,7 +280,7 @@ class Play:
                 await anyio.sleep(max(0.0, begun + step.at - anyio.current_time()))
                 self.trace.note(f"STEP {step}")
                 group.start_soon(self.judge.act if step.is_said else self._disturb, step)
-            await anyio.sleep(max(0.0, begun + SECONDS - anyio.current_time()))
+            await anyio.sleep(max(0.0, begun + self.story.seconds - anyio.current_time()))
 
     async def _heal(self) -> None:
         """End all disturbances, and wait until everything is answered."""
@@ -213,6 +305,7 @@ class Play:
         for replica in self.cluster.running:
             self.oracle.gone(replica)
             await replica.leave()
+        await self.cluster.database.refresh()
         if owners := self.cluster.database.owners():
             self.oracle.report("shards not released", f"{len(owners)} after all replicas have left")
 
@@ -220,6 +313,8 @@ class Play:
         while True:
             await anyio.sleep(1.0)
             self.oracle.check_sessions()
+            for replica in filter(None, self._places):
+                self.oracle.check_kept(replica, self.judge.threads)
 
     # ── replicas ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -270,6 +365,11 @@ class Play:
             return
         if gate is None:
             return
+        if step.what == "lag":
+            gate.gate.is_slow = True
+            await anyio.sleep(step.seconds)
+            gate.gate.is_slow = False
+            return
         self._busy.add(step.where)
         try:
             await self._act_on(step, gate)
@@ -278,7 +378,7 @@ class Play:
 
     def _gate_of(self, step: Step) -> Replica | None:
         """Return the replica that a step disturbs; None if it cannot be, or is being disturbed already."""
-        if step.what in {"fault", "drop notes"} or step.where in self._busy:
+        if step.what in {"fault", "drop notes"} or (step.where in self._busy and step.what != "lag"):
             return None
         replica = self._places[step.where]
         return replica if replica is not None and replica.bot.is_started and not replica.gate.is_dead else None
@@ -296,6 +396,10 @@ class Play:
                 self._pause(replica)
                 await anyio.sleep(seconds)
                 replica.resume()
+            case "refuse":
+                gate.is_refusing = True
+                await anyio.sleep(seconds)
+                gate.is_refusing = False
             case "freeze send":
                 await self._freeze_send(replica, seconds)
             case "kill after send":
