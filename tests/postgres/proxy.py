@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeVar
@@ -16,6 +17,7 @@ class Proxy:
     Attributes:
         server_port: where new connections lead.
         round_trips: how often the client spoke after the server had.
+        is_refusing: new connections are reset.
         is_silent: nothing reaches the other side, and no error is reported.
         cuts_answer_to: the connection on which the client sends this breaks before the answer arrives, once.
     """
@@ -23,6 +25,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.port = 0
         self.round_trips = 0
+        self.is_refusing = False
         self.is_silent = False
         self.cuts_answer_to: bytes | None = None
         self.cuts = 0
@@ -48,6 +51,8 @@ class Proxy:
         task.add_done_callback(self._serving.discard)
         with suppress(OSError, asyncio.CancelledError):
             try:
+                if self.is_refusing:
+                    raise ConnectionRefusedError
                 server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
             except OSError:
                 writer.transport.abort()
@@ -94,9 +99,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def served(proxy: P) -> AsyncIterator[P]:
-    """Serve a proxy until the block ends."""
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+async def served(proxy: P, listening: socket.socket | None = None) -> AsyncIterator[P]:
+    """Serve a proxy until the block ends, on a port of its own, or on a socket that listens already."""
+    server = await asyncio.start_server(proxy.serve, sock=listening or socket.create_server(("127.0.0.1", 0)))
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

@@ -173,14 +173,14 @@ def _unprivileged() -> str | None:
 
 
 @contextmanager
-def running_server(*, is_on_disk: bool = False) -> Iterator[PostgresServer]:
+def running_server(*settings: str, is_on_disk: bool = False) -> Iterator[PostgresServer]:
     # Not pytest's directory: the server's user may not enter it.
     parent = "/dev/shm" if sys.platform == "linux" and not is_on_disk else None
     directory = Path(tempfile.mkdtemp(prefix="chatbot-postgres-", dir=parent))
     server = PostgresServer(directory)
     try:
         server.create()
-        server.start()
+        server.start(*settings)
         server.psql("CREATE DATABASE bots", database="postgres")
         yield server
     finally:
