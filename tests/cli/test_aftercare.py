@@ -142,6 +142,7 @@ def test_words_in_questions_to_the_daemon_reach_neither_its_log_nor_a_terminal_u
     assert not [line for line in shown.splitlines() if not line.isprintable()]
 
 
+@pytest.mark.chaos  # two starts
 def test_a_dead_letter_marked_while_no_daemon_runs_is_retried_at_the_next_start(
     bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_user_is_erased_while_the_daemon_runs(bots: Running, tmp_path: Path, c
     assert b"hello" not in kept
 
 
+@pytest.mark.chaos  # two starts
 def test_after_a_kill_commands_read_the_store_and_reach_the_next_daemon(
     bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_bot_is_paused_and_resumed_while_the_daemon_runs_and_over_a_restart(
     assert again.stop() == 0
 
 
+@pytest.mark.chaos  # three starts
 def test_a_limited_run_stops_in_order_and_says_if_something_was_left(tmp_path: Path, run: Run) -> None:
     (tmp_path / "picky.py").write_text(PLUGIN)
     (tmp_path / "bots.yaml").write_text(BOTS)

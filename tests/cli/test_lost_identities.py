@@ -63,6 +63,7 @@ def test_every_command_refuses_a_lost_store_until_the_user_is_adopted(
     assert start_and_stop(run, tmp_path, "parrot") == user
 
 
+@pytest.mark.chaos  # three starts
 def test_new_users_are_allowed_on_request(resource: Azure, tmp_path: Path, run: Run, chatbot: Chatbot) -> None:
     file = resource.bots_yaml(tmp_path, bots=PARROT)
     user = start_and_stop(run, tmp_path, "parrot")
@@ -100,6 +101,7 @@ def test_a_renamed_bot_continues_as_the_same_user_while_the_daemon_runs(
     assert bots.stop() == 0
 
 
+@pytest.mark.chaos  # two starts
 def test_a_bot_that_has_another_user_is_replaced_only_on_request(
     resource: Azure, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:

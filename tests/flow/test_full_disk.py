@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.chaos
 def test_a_full_disk_is_logged_once_and_everything_is_answered_when_there_is_space_again(tmp_path: Path) -> None:
     finished = subprocess.run(
         [sys.executable, Path(__file__).with_name("full_disk.py"), tmp_path / "bot.db"],

@@ -86,6 +86,7 @@ def kinds(player: RecordingPlayer) -> list[str]:
     return [step["kind"] for story in player.stories.all() for step in story["steps"]]
 
 
+@pytest.mark.chaos  # hundreds of messages
 async def test_five_hundred_turns_are_replayed_to_the_end(config: Project) -> None:
     recording = recorded(said(*(f"line {number}" for number in range(500))))
 
