@@ -135,12 +135,12 @@ async def test_the_other_threads_are_polled_at_the_usual_rate_so_that_edits_are_
     "reading",
     [
         "stamp-behind-seconds=1",
-        "date-behind-seconds=1",
-        "activity=changes",
-        "activity=everything",
         "stampless-seconds=5",
-        "phantom-threads=3",
-        "start-time-field=created start-time=exclusive",
+        pytest.param("date-behind-seconds=1", marks=pytest.mark.chaos),
+        pytest.param("activity=changes", marks=pytest.mark.chaos),
+        pytest.param("activity=everything", marks=pytest.mark.chaos),
+        pytest.param("phantom-threads=3", marks=pytest.mark.chaos),
+        pytest.param("start-time-field=created start-time=exclusive", marks=pytest.mark.chaos),
     ],
 )
 async def test_nothing_that_was_said_around_the_end_is_missed_under_any_reading(reading: str) -> None:
