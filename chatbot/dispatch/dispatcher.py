@@ -422,7 +422,7 @@ class Dispatcher:
         timeout = handler.timeout(limits.timeout if limits is not None else None)
         with ctx, buffer.handler_scope(handler.name):
             reply = await self.author_code.run(answer, handler, timeout=timeout, limits=limits)
-            if reply is not None:
+            if reply is not None and type(reply) is not str:  # nearly always one of both
                 reply = self.author_code.call(handler.checked, reply)
             if isinstance(reply, str):
                 await ctx.reply(reply)
