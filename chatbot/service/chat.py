@@ -72,6 +72,8 @@ class AcsChatService:
         self._any_thread = self._client.get_chat_thread_client(ANY_THREAD, **options)
         # Most calls list messages. The listing is kept, because making one takes a tenth of a call.
         self._messages = self._any_thread.list_messages()
+        # The first page is loaded by its address, as from a link: the SDK takes longer to put that together each time.
+        self._first_page = f"{endpoint}/chat/threads/{ANY_THREAD}/messages"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._user}>"
@@ -207,7 +209,7 @@ class AcsChatService:
         with _sdk(answer):
             outer = current_answer.set(answer)
             try:
-                await _load_page(self._messages, link)
+                await _load_page(self._messages, link or self._first_page)
             finally:
                 current_answer.reset(outer)
             tag = hash(answer.body)  # keyed by the process: nobody can make two pages with the same one

@@ -166,6 +166,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         is_quoted = self._address(request.http_request, answer)
         # A plain dict: each access to the SDK's case-insensitive one costs a microsecond, and aiohttp reads all of it.
         request.http_request.headers = {
+            "Accept": "application/json",  # the SDK sends it, except to links
             **request.http_request.headers,
             "User-Agent": self._user_agent,
             "x-ms-client-request-id": next(self._request_ids),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote
+from typing import Any, cast
+from urllib.parse import parse_qs, quote, unquote
 
 import anyio
 import pytest
+from azure.communication.chat.aio import ChatClient
 
 from chatbot.emulator import Quirks
 from chatbot.errors import (
@@ -21,7 +22,7 @@ from chatbot.errors import (
 )
 from chatbot.model import MessageId, ThreadId
 from chatbot.service.policies import ANY_THREAD, Timeouts
-from chatbot.testing.transport import AsgiMessage
+from chatbot.testing.transport import AsgiMessage, AsgiTransport
 from tests.contracts.chat_room import Fault, answering, raising, room
 
 
@@ -181,6 +182,23 @@ async def test_each_thread_is_addressed_by_its_own_id() -> None:
             "/chat/threads/ANY-THREAD/messages",
             f"/chat/threads/{quote(it.thread, safe=':@')}/messages",
         ]
+
+
+async def test_a_first_page_is_asked_for_as_the_sdk_itself_asks() -> None:
+    async with room() as it:
+        options: Any = {"transport": AsgiTransport(it.weather)}
+        async with ChatClient(it.resource.endpoint, cast(Any, it.tokens[it.ann.user]), **options) as client:
+            listing = client.get_chat_thread_client(it.thread, **options).list_messages(results_per_page=50)
+            await anext(listing.by_page())
+        await it.ann.list_messages(it.thread, page_size=50)
+
+        theirs, ours = (_what_is_asked(request) for request in it.weather.requests)
+        assert ours == theirs
+
+
+def _what_is_asked(request: Any) -> tuple[Any, ...]:
+    query = parse_qs(request["query_string"].decode())
+    return request["method"], unquote(request["raw_path"].decode()), query, dict(request["headers"])[b"accept"]
 
 
 async def test_a_link_cannot_pass_for_the_address_of_the_endpoint() -> None:
