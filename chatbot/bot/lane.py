@@ -237,11 +237,7 @@ class Lane:
             self._limit_polls()
             delay = self.state.budget.delay(Operation.LIST_MESSAGES, get_running_loop().time())
             if not delay:
-                async with aclosing(self.poller.events()) as events:
-                    async for event, seen in events:
-                        await self.processor.handle(event, seen)
-                        self.poller.unhandled_ms = None
-                        await self.processor.flush()
+                await self.poller.run(self.processor)
                 if self.poller.has_shown_removal:
                     self._suspicion = None
                     self.membership.suspect()

@@ -1,10 +1,8 @@
-"""Poll one thread, and yield its new events in order."""
+"""Poll one thread, and have its new events handled in order."""
 
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +10,7 @@ from chatbot.bot.commits import NO_PROOFS, ThreadCommits
 from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import absences
 from chatbot.bot.presence import ThreadPresence
+from chatbot.bot.processor import EventProcessor
 from chatbot.events import Event
 from chatbot.model import ChatMessage, milliseconds
 from chatbot.polling.cadence import DECAY
@@ -206,11 +205,12 @@ class ThreadPoller:
         if self._poll is not None:
             self._poll.interrupt()
 
-    async def events(self) -> AsyncGenerator[tuple[Event, dict[int, int]]]:
-        """Poll the thread, and yield its new events, each with its message as id to version.
+    async def run(self, processor: EventProcessor) -> None:
+        """Poll the thread, and handle its new events in order.
 
-        The caller must handle and commit each event before it requests the next one. Thread order depends on it, and
-        the cursor's base rises at the end only because everything shown has been committed.
+        Args:
+            processor: Handles and commits each event before the next one. Thread order depends on it, and the cursor's
+                base rises at the end only because everything shown has been committed.
 
         Raises:
             ServiceError: The thread cannot be read now.
@@ -227,22 +227,23 @@ class ThreadPoller:
         self.has_shown_removal = False
         try:
             await poll.read()
+            self._note_service_time(poll)
             self._context.monitor.lane_at_work(self._state.key)
-            if poll.has_news:
-                async with aclosing(poll.batches()) as batches:
-                    async for batch in batches:
-                        self._note_batch(poll, batch, started_at=now)
-                        for message in self._in_order(batch):
-                            if poll.membership_changes and await self._is_settled_by_membership(message, poll):
-                                continue
-                            if self.has_shown_removal:
-                                return
-                            event = await self._event_of(message)
-                            if event is None:
-                                continue
-                            yield event, {message.number: message.version}
-                            if self._state.is_ending or self._commits.outbox.is_full:
-                                return
+            while (batch := await poll.next_batch()) is not None:
+                self._note_batch(poll, batch, started_at=now)
+                for message in self._in_order(batch):
+                    if poll.membership_changes and await self._is_settled_by_membership(message, poll):
+                        continue
+                    if self.has_shown_removal:
+                        return
+                    event = await self._event_of(message)
+                    if event is None:
+                        continue
+                    await processor.handle(event, {message.number: message.version})
+                    self.unhandled_ms = None
+                    await processor.flush()
+                    if self._state.is_ending or self._commits.outbox.is_full:
+                        return
         except Interrupted:
             self._state.log.debug("poll.interrupted")
             return
@@ -302,7 +303,6 @@ class ThreadPoller:
             context.conversations.note_service_time(poll.server_time_ms)
 
     def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, started_at: float) -> None:
-        self._note_service_time(poll)
         # Until the poll ends, own messages that it has shown prove to the outbox that they were sent.
         self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)

@@ -340,52 +340,47 @@ class Scheduler:
             self._changed.set()
 
     async def _turns(self, lane: Lane) -> None:
-        """Give a lane its turn, and then others while any are due: a new task for each would cost a tenth of a turn."""
-        following: Lane | None = lane
-        is_first = True
-        while following is not None:
-            await self._turn(following, is_first=is_first)
-            # A foreign cancellation has failed this turn only. It still counts on the task, which ends therefore.
-            task = current_task()
-            is_first, following = False, None if task is None or task.cancelling() else self._begin_turn()
-            if following is not None and self._is_full:
-                self._handlers.is_room_wanted = True
-            else:
-                # Most turns find nothing, and the next one is due much later: the loop sleeps on.
-                self._wake_by(self._queue.next_due())
+        """Give a lane its turn, and then others while any are due: a new task for each would cost a tenth of a turn.
 
-    async def _turn(self, lane: Lane, *, is_first: bool) -> None:
-        """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes.
-
-        Args:
-            lane: The lane.
-            is_first: It is the first turn of this task.
+        An unexpected error is logged with its traceback and does not stop other lanes.
         """
-        context, thread, begun_at = self._context, lane.thread, get_running_loop().time()
-        next_run = NextRun()
-        context.monitor.lane_at_work(thread)
-        try:
-            with anyio.CancelScope() as scope:
-                self._scopes[thread] = scope
-                # Lost before this task began: there was no scope to cancel, and the lane would send what is pending.
-                if self._current(thread) is lane:
-                    async with Uncancelled():
-                        if not is_first:  # others first, as if the task were new: a turn may end without a wait
-                            await sleep(0)
-                        next_run = await lane.run()
-        except Exception as error:
-            lane.state.log.exception("turn.failed")
-            context.report_failure(None, error)
-            next_run = NextRun(due_in=UNEXPECTED_ERROR_PAUSE)
-            detail = f"{kind_of(error)} in {thread}, tried again every {UNEXPECTED_ERROR_PAUSE:.0f} s: see turn.failed"
-            context.degraded.begin(LANE_FAILING, detail, get_running_loop().time(), place=thread, after=1.0)
-        else:
-            context.degraded.end(LANE_FAILING, place=thread)
-        finally:
-            # No await between here and `_schedule_next`, which may drop the lane: a turn queued in between would
-            # outlive it.
-            del self.working[thread], self._scopes[thread]
-            context.monitor.lane_ended(thread)
+        context, is_first = self._context, True
+        following: Lane | None = lane
+        while following is not None:
+            lane, thread, begun_at, next_run = following, following.thread, get_running_loop().time(), NextRun()
+            context.monitor.lane_at_work(thread)
+            try:
+                with anyio.CancelScope() as scope:
+                    self._scopes[thread] = scope
+                    # Lost before this turn began: there was no scope to cancel, and the lane would send what is
+                    # pending.
+                    if self._current(thread) is lane:
+                        async with Uncancelled():
+                            if not is_first:  # others first, as if the task were new: a turn may end without a wait
+                                await sleep(0)
+                            next_run = await lane.run()
+            except Exception as error:
+                next_run = self._failed(lane, error)
+            else:
+                context.degraded.end(LANE_FAILING, place=thread)
+            finally:
+                # No await between here and `_schedule_next`, which may drop the lane: a turn queued in between would
+                # outlive it.
+                del self.working[thread], self._scopes[thread]
+                context.monitor.lane_ended(thread)
+            self._end_turn(lane, next_run, begun_at)
+            is_first, following = False, self._following()
+
+    def _failed(self, lane: Lane, error: Exception) -> NextRun:
+        context, thread = self._context, lane.thread
+        lane.state.log.exception("turn.failed")
+        context.report_failure(None, error)
+        detail = f"{kind_of(error)} in {thread}, tried again every {UNEXPECTED_ERROR_PAUSE:.0f} s: see turn.failed"
+        context.degraded.begin(LANE_FAILING, detail, get_running_loop().time(), place=thread, after=1.0)
+        return NextRun(due_in=UNEXPECTED_ERROR_PAUSE)
+
+    def _end_turn(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
+        thread = lane.thread
         if self._current(thread) is lane:
             self._schedule_next(lane, next_run, begun_at)
         elif self._current(thread) is not None:  # lost and gained again, while a handler of the old turn ended
@@ -393,6 +388,18 @@ class Scheduler:
                 self._start_periodic_polls(thread, 0.0)
             self.schedule(thread)
         self.ended.notify()
+
+    def _following(self) -> Lane | None:
+        """Return the lane whose turn follows in the current task; None if none is due, or the task must end."""
+        task = current_task()
+        # A foreign cancellation has failed one turn only. It still counts on the task, which ends therefore.
+        lane = None if task is None or task.cancelling() else self._begin_turn()
+        if lane is not None and self._is_full:
+            self._handlers.is_room_wanted = True
+        else:
+            # Most turns find nothing, and the next one is due much later: the loop sleeps on.
+            self._wake_by(self._queue.next_due())
+        return lane
 
     def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""

@@ -4,11 +4,11 @@ A poll is not a snapshot. The service pages by version, so a message that is edi
 messages that arrive meanwhile may push the content of a linked page down. Hence three rules:
 
 1. A pass of more than one page is followed by another pass, down to the newest change at the beginning of the pass
-   before, until one page covers what changed meanwhile. Nothing is yielded before that: only then all messages and
+   before, until one page covers what changed meanwhile. Nothing is returned before that: only then all messages and
    their order are known. What a pass shows above the newest change of its first page belongs to the next pass.
 2. Of deep pages only the place of each message is kept (id, version, order key). The page is read again when its
    messages are due, and links are followed until everything that was remembered of it has been seen or passed.
-3. A message that is not found there has moved, and is read by its id. So a poll that ends has yielded everything that
+3. A message that is not found there has moved, and is read by its id. So a poll that ends has returned everything that
    it knew of, in order.
 
 The cursor decides what is new and in which order; the lane decides what happens then.
@@ -17,9 +17,10 @@ The cursor decides what is new and in which order; the lane decides what happens
 from __future__ import annotations
 
 from asyncio import CancelledError, Task, current_task, get_running_loop
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import anyio
@@ -58,10 +59,12 @@ clock."""
 
 
 class Interrupted(Exception):
-    """The poll was interrupted while it was reading; messages that it yielded before are valid."""
+    """The poll was interrupted while it was reading; messages that it returned before are valid."""
 
 
 T = TypeVar("T")
+
+_NOTHING: Final[Mapping[int, ChatMessage]] = MappingProxyType({})
 
 OrderKey = tuple[int, int]
 """Sorts messages by the time of their changes."""
@@ -76,7 +79,7 @@ def order_by_version(message: ChatMessage) -> OrderKey:
 
 
 class _Place(Struct, frozen=True):
-    """The position of a message that the poll will yield.
+    """The position of a message that the poll will return.
 
     Args:
         order: Its order key.
@@ -127,7 +130,7 @@ class _Links:
 
 
 class Poll:
-    """One poll of a thread: `read` reads it, `batches` yields what is to be handled.
+    """One poll of a thread: `read` reads it, `next_batch` returns what is to be handled.
 
     Args:
         service: The service, accessed as the bot.
@@ -137,7 +140,7 @@ class Poll:
             throttles, because a deep poll cannot be continued later, only restarted.
         start_time: Passed to the service only to read less; None for a full poll.
         page_size: Messages per page.
-        order_of: Order in which to yield messages.
+        order_of: Order in which to return messages.
         known_page: `settled_page` of an earlier poll of the same kind; None if there is none.
 
     Attributes:
@@ -149,16 +152,20 @@ class Poll:
         membership_changes: System messages read so far that name the user, by id: True if it was added, False if it
             was removed.
         keys: Reply keys of own messages read so far, each with the oldest message that has it. A pass reads from new to
-            old before anything is yielded, so it is known for each message whether it was already answered.
+            old before anything is returned, so it is known for each message whether it was already answered.
         doubles: Undeleted messages that share a key, by key.
     """
 
     __slots__ = (
+        "_again",
         "_bound",
         "_budget",
+        "_deep",
+        "_due",
         "_has_read",
         "_is_interrupted",
         "_known_page",
+        "_loaded",
         "_order_of",
         "_out_of_place",
         "_page_size",
@@ -201,6 +208,10 @@ class Poll:
         self._order_of = order_of
         self._known_page = known_page
         self._places: dict[int, _Place] = {}
+        self._due: list[tuple[int, _Place]] | None = None
+        self._deep: dict[str, dict[int, int]] = {}
+        self._loaded: str | None = None
+        self._again: Mapping[int, ChatMessage] = _NOTHING
         self._out_of_place = 0
         self._undeleted: dict[str, MessageId] = {}
         self.doubles: dict[str, set[MessageId]] = {}
@@ -211,41 +222,41 @@ class Poll:
         self.settled_page: int | None = None
         self.has_read_known = False
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to yield. Nearly always, there is not."""
-        return bool(self._places)
+    async def next_batch(self) -> list[ChatMessage] | None:
+        """Return the next messages that were read, in order, the earliest first; None if there are no more.
 
-    async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
-        """Yield what was read in order, the earliest batch first.
+        Not a generator: the event loop keeps a list of those, and nearly every poll has one batch, or none.
 
-        A message that changes while the poll runs is yielded as it is now if its order key is still the same; otherwise
-        it is left to the next poll, which finds it above `top`.
+        A message that changes while the poll runs is returned as it is now if its order key is still the same;
+        otherwise it is left to the next poll, which finds it above `top`.
 
         Raises:
-            ServiceError: as `ChatService.list_messages` does; what was yielded before remains true.
+            ServiceError: as `ChatService.list_messages` does; what was returned before remains true.
         """
-        deep: dict[str, dict[int, int]] = {}
-        for number, place in self._places.items():
-            if place.page is not None:
-                deep.setdefault(place.page, {})[number] = place.version
+        if self._due is None:
+            self._due = sorted(self._places.items(), key=lambda item: item[1].order, reverse=True)
+            for number, place in self._due:
+                if place.page is not None:
+                    self._deep.setdefault(place.page, {})[number] = place.version
+        if not self._due:
+            return None
         batch: list[ChatMessage] = []
-        loaded: str | None = None
-        again: Mapping[int, ChatMessage] = {}
-        for number, place in sorted(self._places.items(), key=lambda item: item[1].order):
+        while self._due:
+            number, place = self._due[-1]
             message = place.message
-            if message is None and place.page is not None and place.page != loaded:
+            if message is None and place.page is not None and place.page != self._loaded:
                 if batch:
-                    yield batch
-                    batch = []
-                loaded, again = place.page, await self._read_again(place.page, deep[place.page])
+                    return batch
+                self._again = await self._read_again(place.page, self._deep[place.page])
+                self._loaded = place.page
+            self._due.pop()
             if message is None:
                 # The page was read again, wherever its content is now. What it does not show any more was edited and
                 # has moved up; it is still due, and nothing else would show it.
-                message = again.get(number) or await self._read_by_id(number)
+                message = self._again.get(number) or await self._read_by_id(number)
             if message is not None and (place.message is not None or self._order_of(message) == place.order):
                 batch.append(message)
-        yield batch
+        return batch
 
     async def read(self) -> None:
         """Read everything above the bound: pass after pass, until one page covers what changed.

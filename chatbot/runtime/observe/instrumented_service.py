@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
 from chatbot.errors import ServiceError
+from chatbot.model import UserId
 from chatbot.runtime.observe.counters import BotCounters
 from chatbot.service.base import ChatService
 from chatbot.service.credentials import TokenSource
@@ -54,6 +55,10 @@ class _CountedService:
     def __init__(self, service: ChatService, counters: BotCounters) -> None:
         self._service = service
         self._counters = counters
+
+    @property
+    def user(self) -> UserId:
+        return self._service.user  # each poll asks for it
 
     def __getattr__(self, name: str) -> Any:
         found, declared = getattr(self._service, name), getattr(ChatService, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,11 +68,12 @@ async def scene(*, quotas: bool = False) -> AsyncIterator[Scene]:
 
 
 async def contents(look: Poll) -> list[list[str]]:
+    found: list[list[str]] = []
     await look.read()
-    return [
-        [message.content for message in sorted(batch, key=lambda message: message.number) if message.is_said]
-        async for batch in look.batches()
-    ]
+    while (batch := await look.next_batch()) is not None:
+        ordered = sorted(batch, key=lambda message: message.number)
+        found.append([message.content for message in ordered if message.is_said])
+    return found
 
 
 async def test_a_thread_that_fits_a_page_is_read_with_one_request() -> None:
@@ -155,7 +157,7 @@ async def test_own_reply_keys_are_known_before_anything_is_handled() -> None:
         stage.emulator.send(stage.thread, stage.service.user, "double", metadata={"chatbot.key": "k1"})
         look = stage.look()
         await look.read()
-        async for _ in look.batches():
+        while await look.next_batch() is not None:
             assert look.keys == {"k1": str(first)}
 
 
@@ -210,6 +212,33 @@ async def test_a_look_that_is_interrupted_ends_in_the_middle_of_its_read() -> No
             with pytest.raises(Interrupted):
                 await contents(look)
         assert anyio.current_time() < 10
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+
+async def test_a_scope_that_is_cancelled_together_with_a_look_ends_its_block() -> None:
+    async with scene() as stage:
+        stage.emulator.faults.add("list_messages:hang")
+        look, ended = stage.look(), list[str]()
+        with anyio.CancelScope() as scope:
+
+            def cancel_both() -> None:
+                look.interrupt()
+                scope.cancel()
+
+            asyncio.get_running_loop().call_later(1, cancel_both)
+            try:
+                await contents(look)
+            except Interrupted:
+                ended.append("look")
+            await anyio.sleep(60)
+            ended.append("block")
+        assert scope.cancelled_caught
+        assert "block" not in ended
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
 
 
 async def read(stage: Scene, known: int | None = None, *, bound: int = 0, page_size: int = 5) -> Poll:

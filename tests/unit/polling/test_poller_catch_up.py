@@ -128,12 +128,10 @@ class ModelBot:
             order_of=order_by_cursor(self.cursor),
         )
         await look.read()
-        batches = look.batches()
-        async for batch in batches:
+        while (batch := await look.next_batch()) is not None:
             for found in batch:
                 if left is not None:
                     if not left:
-                        await batches.aclose()
                         self.cursor = Cursor(START, START, self.stored, slack_ms=SLACK)
                         return
                     left -= 1
