@@ -129,6 +129,25 @@ def find_match(typed: str, named: Iterable[tuple[str, T]]) -> tuple[str, T] | No
     return same or next((pair for pair in pairs if fold_name(pair[0]) == wanted), None)
 
 
+def most_similar(typed: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the name that is most like the typed one, for a suggestion; None if none is similar.
+
+    None also if Python cannot load what compares them: the module is loaded with the first suggestion, when a process
+    may have no file descriptor left, or code of a plugin may have replaced it. A person's event must not fail of that.
+
+    Args:
+        typed: the name.
+        names: the known names.
+        cutoff: how similar it must be, from 0 to 1.
+    """
+    try:
+        from difflib import get_close_matches  # here: nearly no daemon needs it
+
+        return next(iter(get_close_matches(typed, names, n=1, cutoff=cutoff)), None)
+    except Exception:
+        return None
+
+
 def is_blank(text: str) -> bool:
     """Return whether text consists of spaces and invisible characters only."""
     return not "!" <= text[:1] <= "~" and not normalize(text).strip()

@@ -31,7 +31,7 @@ from chatbot.dispatch.argument_types import ArgumentType, NamedParticipant, conv
 from chatbot.durations import TooLong
 from chatbot.errors import CannotStore, ChatbotError, StateError
 from chatbot.model import Participant, UserId, Value
-from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
+from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank, most_similar
 from chatbot.stores.serialization import Form, check_size, check_utf8, from_json, to_json
 
 
@@ -341,10 +341,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
-    import difflib  # here, because plugins are imported without it
-
-    near = difflib.get_close_matches(label, options, n=1)
-    return f"There is no option {_shown(label)}." + (f" Did you mean {near[0]}?" if near else "")
+    near = most_similar(label, options)
+    return f"There is no option {_shown(label)}." + (f" Did you mean {near}?" if near else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -48,6 +48,7 @@ from chatbot.dispatch.registry import HandlerRegistry, unknown_function
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.model import MessageId
+from chatbot.normalization import most_similar
 from chatbot.stores.records import DialogRecord
 from chatbot.stores.writes import Write
 
@@ -453,9 +454,8 @@ class Dispatcher:
         name = view.command_line.name
         if name in self._commands:  # it exists, but its filter or the command itself passed
             return
-        import difflib  # here: nearly no daemon needs it
-
-        for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
+        near = most_similar(name, self._commands, cutoff=_NEAR)
+        if near is not None:
             info = self._commands[near].info
             shown = near if info is None else info.name
             buffer.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{shown}?"))

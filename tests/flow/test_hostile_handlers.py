@@ -326,6 +326,29 @@ async def test_a_filter_fails_likewise(hostile: type[BaseException]) -> None:
         assert letter.handler.endswith("never")
 
 
+async def test_a_mistyped_command_stops_no_thread_where_nothing_can_be_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = Plugin("hostile")
+
+    @plugin.command("break")
+    async def break_imports(ctx: Context) -> str:
+        monkeypatch.setitem(sys.modules, "difflib", None)
+        return "broken"
+
+    @plugin.command("size")
+    async def size(ctx: Context, *, width: int = 1) -> str:
+        return f"{width} wide"
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says("/sise", "/size --widht 2", "/break")
+        assert ["Did you mean" in reply for reply in room.replies] == [True, True, False]
+        await room.user("Ann").says("/sise", "/size --widht 2", "/size --width 2")
+
+        assert room.replies[3:] == ["There is no option --widht.\nUsage: /size [--width WIDTH]", "2 wide"]
+        assert room.dead_letters == []
+
+
 @pytest.mark.parametrize("value", [b"bytes", 7, ["list"], "half \ud83d"])
 async def test_a_return_value_that_is_no_reply_stops_no_thread(value: object) -> None:
     plugin = Plugin("hostile")
