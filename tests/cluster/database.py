@@ -96,7 +96,8 @@ class Database:
         self.loses_notes = False
         self.sessions: list[Session] = []
         self.named_locks: dict[str, anyio.Lock] = {}
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        # Used by one thread alone, but closed by the garbage collector, which runs in any.
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._connection.close)
         migrate(self._connection, Path(":memory:"))
         self._connection.execute("CREATE TABLE shard (id INTEGER PRIMARY KEY, epoch INTEGER, owner TEXT)")
