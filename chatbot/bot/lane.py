@@ -205,12 +205,10 @@ class Lane:
             return next_run
         try:
             pause = None if self.state.is_ending else await self._receive()
-            if pause is None:
-                pause = self.poller.next_poll(get_running_loop().time())
-            if self.membership.presence is not Presence.IN:
-                return NextRun(due_in=pause)
-            pause = earliest(pause, await self._send())
-            if self.state.is_ending:
+            is_in = self.membership.presence is Presence.IN
+            sent_in = await self._send() if is_in else None
+            pause = earliest(earliest(pause, sent_in), self._activity_pause(pause))
+            if not is_in or self.state.is_ending:
                 return NextRun(due_in=pause)
             return NextRun(due_in=pause, poll_in=self._poll_pause())
         except (Forbidden, NotFound) as error:
@@ -247,6 +245,21 @@ class Lane:
         except TryAgain as again:  # actions are sent although an event waits for its next attempt
             return again.pause
         return delay or None
+
+    def _activity_pause(self, pause: float | None) -> float | None:
+        """Return the seconds until a poll for what was recorded of the thread; None if none is needed.
+
+        Nothing may wait between this and the end of the turn: what is recorded while a lane is at work schedules no
+        turn, and would be forgotten until the idle poll.
+
+        Args:
+            pause: Seconds after which what was to be received is tried again; None if it was received.
+        """
+        if self.state.is_ending or (pause is not None and self.poller.unhandled_ms is not None):
+            return None  # the message that failed is handled before anything that a poll could show
+        now = get_running_loop().time()
+        due = self.poller.next_poll(now)
+        return None if due is None else max(due, self.state.budget.delay(Operation.LIST_MESSAGES, now))
 
     def _limit_polls(self) -> None:
         """Poll less often while a failed event waits for its next attempt.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
 import pytest
 import structlog
 
-from chatbot import Context, MessageEdited, Plugin
+from chatbot import Context, MessageEdited, Plugin, Retry, TimerFired
 from chatbot.bot import BotSettings, discovery
 from chatbot.bot.status import report
 from chatbot.emulator import Call, Faults, Quirks, World
@@ -161,6 +162,56 @@ async def test_a_word_of_the_second_of_the_reply_is_noticed_early() -> None:
             await room.advance(seconds=0.45)
 
             assert room.replies[before:] == ["word", "another"]
+
+
+async def test_a_word_that_comes_while_the_bot_sends_what_was_said_elsewhere_is_noticed_early() -> None:
+    """The stamp is of the second in which the bot's message comes as well, so the list shows nothing new after it."""
+    courier, targets = Plugin("courier"), list[ThreadId]()
+
+    @courier.message()
+    async def carry(ctx: Context) -> None:
+        await ctx.reply(f"heard {ctx.text}", thread=targets[0])
+
+    async with chat(courier, settings=ON_DEMAND) as room:
+        (there,) = targets[:] = new_threads(room, 1)
+        ann = room.user("Ann")
+        await ann.says("hi")
+        await room.advance(minutes=3)
+        await room.advance(seconds=60 - room.stage.clock() % 60)
+        room.emulator.faults.add(f"send_message:latency=0.65,user={room.bot.user},thread={there},times=1")
+        room.emulator.send(room.thread, ann.user, "news")
+        await anyio.sleep(0.1)  # not `advance`, which waits until all threads are polled
+        room.emulator.send(there, ann.user, "word")
+        await anyio.sleep(5)
+
+        texts = [text for user, text in room.emulator.texts(there) if user == room.bot.user]
+        assert texts == ["heard hi", "heard news", "heard word"]
+
+
+async def test_a_word_that_comes_while_a_timer_fails_is_noticed_early() -> None:
+    clock, begun = Plugin("clock"), anyio.Event()
+    retry = Retry(attempts=2, first=timedelta(minutes=2), longest=timedelta(minutes=2))
+
+    @clock.timer(retry=retry)
+    async def ring(ctx: Context[TimerFired]) -> None:
+        begun.set()
+        await anyio.sleep(1)
+        raise ValueError
+
+    @clock.message()
+    async def wind(ctx: Context) -> str:
+        if ctx.text == "wind":
+            await ctx.later(timedelta(minutes=3), ring)
+        return f"heard {ctx.text}"
+
+    async with chat(clock, settings=ON_DEMAND, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("wind")
+        await begun.wait()
+        room.emulator.send(room.thread, ann.user, "word")
+        await anyio.sleep(5)
+
+        assert room.replies == ["heard wind", "heard word"]
 
 
 async def test_all_messages_of_the_same_second_are_noticed_early() -> None:
