@@ -123,3 +123,25 @@ async def test_a_span_of_time_is_kept_however_wrong_the_clock_was_when_it_was_se
             assert await replies(thread) == ["set", "name?"]
             await anyio.sleep(600)
             assert sorted(await replies(thread)) == ["hello nobody", "name?", "ring", "set"]
+
+
+async def test_polls_of_silent_threads_tell_the_time_while_the_list_does_not() -> None:
+    right = VirtualClock()
+    machine, emulator = Machine(-DAY, right), Emulator(clock=right)
+    resource = AcsResource.from_connection_string(
+        emulator.connection_string, transport=AsgiTransport(emulator), clock=right
+    )
+    async with resource, MemoryStore() as store:
+        user, ann = UserId(emulator.create_user()), UserId(emulator.create_user())
+        person = resource.chat(ann, resource.issued_tokens(ann))
+        async with running(machine, resource, user, store) as bot:
+            thread = (await person.create_thread("talk", [Participant(user, "Bot")])).thread.id
+            await anyio.sleep(5)
+            await bot.wait_until_settled(thread, int(await person.send_message(thread, "/later")))
+            await anyio.sleep(300)
+        emulator.faults.add("list_threads:503")
+        async with running(machine, resource, user, store):
+            await anyio.sleep(3600)
+        emulator.faults.clear()
+
+        assert emulator.texts(thread)[-1] == (user, "ring")
