@@ -251,9 +251,11 @@ class SessionTransport(OpenTransport):
             )
             try:
                 body = await _whole(response.content)
-            except BaseException:
-                response.close()  # a response that was read to its end has returned its connection to the pool
-                raise
+            finally:
+                # One that was read to its end is closed, and has returned its connection to the pool. An answer that
+                # switches to another protocol keeps it, as one that was not read to its end does.
+                if not response.closed:
+                    response.close()
             return WholeResponse(request, response.status, response.reason, response.headers, body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _sdk_error(error) from error

@@ -136,6 +136,16 @@ async def test_a_connection_is_used_again_only_if_its_answer_was_read_to_the_end
     assert len(connections) == 2
 
 
+async def test_an_answer_that_switches_protocols_keeps_no_connection() -> None:
+    asyncio.get_running_loop().set_debug(True)  # then aiohttp warns of a response that only its deletion has closed
+    server = Server(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", stays=True)
+    async with server.asked_by() as transport:
+        response = await transport.send(HttpRequest("GET", server.url))
+        await server.is_left.wait()
+
+    assert response.status_code == 101
+
+
 async def test_redirects_are_not_followed() -> None:
     server = Server(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")
     async with server.asked_by() as transport:
