@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import structlog
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
 from tests.support.chromium import browser as browser
@@ -103,7 +103,7 @@ _MAY_READ = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_blocking() -> Iterator[None]:
+def no_blocking() -> Iterator[BlockBuster]:
     """Fail a test whose event loop is blocked by chatbot's own code: files, sockets, locks, SQL, `time.sleep`."""
     platform.platform()  # asks a child process; the SDK wants it for its user agent, once per process
     # The virtual loop's frames lie below everything that runs on it, the tests' own code included.
@@ -119,7 +119,7 @@ def no_blocking() -> Iterator[None]:
                     "tests/cluster/database.py",
                     {"__init__", "claim", "release", "_row", "read", "write", "pending", "is_journalled"},
                 )
-        yield
+        yield blocking
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import TaskStatus
+from blockbuster import BlockBuster
 
 from chatbot.stores.postgres import PostgresStore
 from tests.cluster.cluster import Replica
@@ -186,9 +187,16 @@ class RealCluster(SimulatedCluster):
         return PostgresStore(url, is_shared=True, share=limit)
 
 
-async def test_the_scenarios_of_the_simulation_end_well_on_a_real_server() -> None:
-    import asyncpg  # noqa: F401 - before the threads of the stores, which would wait for each other
+@pytest.fixture
+def threads_may_wait(no_blocking: BlockBuster) -> Iterator[None]:
+    """Let threads of several stores wait for each other: for the locks of imports, executors and the log."""
+    no_blocking.deactivate()
+    yield
+    no_blocking.activate()
 
+
+@pytest.mark.usefixtures("threads_may_wait")
+async def test_the_scenarios_of_the_simulation_end_well_on_a_real_server() -> None:
     found: dict[str, tuple[Problem, ...]] = {}
 
     async def play(name: str, schema: str) -> None:
