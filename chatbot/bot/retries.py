@@ -484,6 +484,8 @@ class RetryLoop:
         broken = await broken_streams(self._context, self._commits, event, outcome, count)
         if last_words.handler != outcome.handler:
             broken += await broken_streams(self._context, self._commits, event, last_words, count)
+        if last_words.error is not None:  # reported, and of no handler: what is said instead belongs to the commit
+            last_words = Outcome(last_words.keyed_actions, last_words.handler, receipt=last_words.receipt)
         letter = self.letter(event, outcome, count)
         if not any(isinstance(keyed.action, SendMessage) for keyed in last_words.keyed_actions):
             last_words = last_words._replace(keyed_actions=(*broken, *last_words.keyed_actions))

@@ -180,8 +180,16 @@ class AccessPolicy:
 
     async def note_answer(self, event: Event, unit_of_work: UnitOfWork) -> None:
         """Count an answer; an event that is retried counts once."""
+        sender = self.count_in_row(event)
+        rate = None if sender is None else self._rate_of(sender)
+        if rate is not None:
+            share = await unit_of_work.state(self._usage)
+            share.value = share.peek().with_answer(rate, event.occurred_on)
+
+    def count_in_row(self, event: Event) -> UserId | None:
+        """Count an answer for loop protection only, and return who got it; None if nobody did."""
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
-            return
+            return None
         sender = event.message.sender
         row = self._answers.get(event.thread)
         if row is None or row.sender != sender:
@@ -192,10 +200,7 @@ class AccessPolicy:
         self._answers.move_to_end(event.thread)
         if len(self._answers) > MAX_SENDERS:
             self._answers.popitem(last=False)
-        rate = self._rate_of(sender)
-        if rate is not None:
-            share = await unit_of_work.state(self._usage)
-            share.value = share.peek().with_answer(rate, event.occurred_on)
+        return sender
 
     def _is_allowed(self, sender: UserId, allow: frozenset[UserId]) -> bool:
         return sender in allow or sender in self._bot.admins or sender in self._bot.siblings

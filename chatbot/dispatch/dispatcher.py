@@ -284,7 +284,8 @@ class Dispatcher:
         """Run the error handlers for an event that will not be retried, and return their actions.
 
         The first one that takes the error answers; those of the handler's own plugin come before those of plugins that
-        include it. `PASS` hands on. If an error handler fails, its error is the outcome's, and its actions are dropped.
+        include it. `PASS` hands on. If an error handler fails, its error is the outcome's, and its actions are dropped;
+        the outcome has the apology instead.
 
         Args:
             event: the event that was given up.
@@ -311,7 +312,10 @@ class Dispatcher:
                     if isinstance(reply, str):
                         await ctx.reply(reply)
             except Exception as worse:
-                return Outcome(tuple(self._apology_for(people)), error_handler.name, worse, receipt=failed.receipt)
+                apology = self._apology_for(people)
+                if apology:
+                    self._access.count_in_row(event)
+                return Outcome(tuple(apology), error_handler.name, worse, receipt=failed.receipt)
             if reply is not PASS:
                 return self._done(handler, event, buffer, is_owed=True)
         if isinstance(error, DialogDiverged):

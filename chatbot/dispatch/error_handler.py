@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.outcome import Reply
+from chatbot.dispatch.outcome import Pass, Reply, not_a_reply
 from chatbot.dispatch.parameters import (
     Function,
     check_async,
@@ -60,11 +60,17 @@ class ErrorHandler:
         return replace(self, needs=needs)
 
     async def answer(self, ctx: Context[Event], error: Exception, provider_cache: ProviderCache) -> Reply:
-        """Call the function with the values of its providers."""
-        reply: Reply
+        """Call the function with the values of its providers.
+
+        Raises:
+            TypeError: what it returns is no reply.
+            Exception: any exception of the function.
+        """
         async with provider_cache.injector(ctx).resolve(self.needs) as provided:
             reply = await self.function(ctx, error, **provided)
-        return reply
+        if reply is None or isinstance(reply, str | Pass):
+            return reply
+        raise not_a_reply(reply, f"{self.place}: {self.name}")
 
 
 def check_errors(errors: Iterable[object], place: str) -> None:

@@ -29,7 +29,7 @@ from chatbot.dispatch.context import Context, ContextDialogHost
 from chatbot.dispatch.event_view import CommandInfo, EventView
 from chatbot.dispatch.filters import NOTHING, Filter, Found, finder
 from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, Proceed, compose, compose_once
-from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
+from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry, not_a_reply
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
@@ -215,10 +215,7 @@ class Handler(Value):
         """
         if reply is None or isinstance(reply, str | Pass):
             return reply
-        if isinstance(reply, Coroutine):
-            reply.close()  # Python would warn that it was never awaited, far from here
-        msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
-        raise TypeError(msg)
+        raise not_a_reply(reply, f"{self.place}: {self.name}")
 
     async def _proceed(
         self, ctx: Context[Any], match: Match, unit_of_work: UnitOfWork, injector: Injector | None = None

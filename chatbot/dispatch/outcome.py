@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
@@ -25,6 +26,18 @@ PASS: Final = Pass.PASS
 
 Reply: TypeAlias = str | Pass | None
 """What a handler returns: a text is sent as a reply, None sends nothing, PASS hands the event on."""
+
+
+def not_a_reply(returned: object, what: str) -> TypeError:
+    """Return the error about a function of a plugin that has returned something else than a reply.
+
+    Args:
+        returned: what it has returned.
+        what: the function, to begin the error with.
+    """
+    if isinstance(returned, Coroutine):
+        returned.close()  # Python would warn that it was never awaited, far from here
+    return TypeError(f"{what} returned {type(returned).__name__}; a handler returns str, None or PASS")
 
 
 class Ack(StrEnum):

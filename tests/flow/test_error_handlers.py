@@ -4,8 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from chatbot import Context, Event, ParticipantsAdded, Plugin, Retry
+from chatbot import Ack, Context, Dialog, Event, ParticipantsAdded, Plugin, Reply, Retry
 from chatbot.actions import APOLOGY
+from chatbot.stores import MemoryStore
+from chatbot.stores.writes import RequestRetry
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -70,6 +72,58 @@ async def test_no_apology_is_sent_where_it_is_turned_off_or_an_error_handler_ans
     async with chat(breaking(answers=True), apology=APOLOGY, raise_failures=False) as room:
         await room.user("Ann").says("one")
         assert room.replies == []
+
+
+@pytest.mark.parametrize("returned", [None, 7, b"bytes"])
+async def test_an_apology_is_sent_if_an_error_handler_fails_or_returns_no_reply(returned: object) -> None:
+    plugin = Plugin("worse")
+
+    @plugin.command("break", ack=Ack.RECEIVED, retry=Retry(attempts=1))
+    async def break_(ctx: Context) -> str:
+        raise ValueError
+
+    @plugin.error(ValueError)
+    async def worse(ctx: Context[Event], error: ValueError) -> Reply:
+        await ctx.reply("dropped")
+        if returned is None:
+            raise OSError
+        return returned  # type: ignore[return-value]
+
+    async with chat(plugin, apology=APOLOGY, raise_failures=False) as room:
+        await room.user("Ann").says("/break")
+
+        assert room.replies == [APOLOGY]
+        (letter,) = room.dead_letters
+        assert letter.handler.endswith("break_")
+        assert letter.error == "ValueError"
+
+
+async def test_a_dialog_goes_on_with_its_dead_letter_only_although_the_error_handler_fails() -> None:
+    plugin, broken, store = Plugin("survey"), [True], MemoryStore()
+
+    @plugin.command("ask", retry=Retry(attempts=1))
+    async def ask(talk: Dialog) -> str:
+        name = await talk.ask("Who?")
+        if broken:
+            raise ValueError
+        return f"Hi {name}"
+
+    @plugin.message()
+    async def echo(ctx: Context) -> str:
+        return f"echo {ctx.text}"
+
+    @plugin.error(ValueError)
+    async def worse(ctx: Context[Event], error: ValueError) -> str:
+        raise OSError
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/ask", "Ann", "between")
+        broken.clear()
+        (letter,) = await store.dead_letters(room.bot.user)
+        await store.commit(room.bot.user, [RequestRetry(letter.id)])
+        await room.restart()
+
+        assert room.replies == ["Who?", "echo between", "Hi Ann"]
 
 
 async def test_bots_do_not_answer_each_others_apologies() -> None:
