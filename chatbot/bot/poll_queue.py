@@ -107,8 +107,10 @@ class RateLimitedPolls:
 
         The thread keeps its share of the demand until `set` or `drop`.
         """
-        if now < self._free_at or (thread := self._schedule.pop_due(now)) is None:
+        due = self.next_due()
+        if due is None or now < due:  # also between two ticks: turns that end then would take polls one by one
             return None
+        thread = self._schedule.pop_due(now)
         # A token bucket: idle time is credited, but never more than `BURST`.
         self._free_at = max(self._free_at, now - BURST) + 1.0 / self._rate
         return thread

@@ -52,6 +52,14 @@ def test_threads_that_are_due_soon_after_each_other_pass_together_at_the_tick() 
     assert [beats.pop(due), beats.pop(due)] == [A, B]
 
 
+def test_a_thread_that_becomes_due_between_two_ticks_waits_for_the_next_one() -> None:
+    beats = RateLimitedPolls(RATE, TICK)
+    for thread, pause in ((A, 30.01), (B, 30.25)):
+        beats.set(thread, pause, 0.0)
+
+    assert [beats.pop(30.15), beats.pop(30.21), beats.pop(30.3), beats.pop(30.41)] == [None, A, None, B]
+
+
 @pytest.mark.parametrize("late", [0.0, 0.1, 0.29])
 def test_ticks_that_come_late_do_not_lower_the_rate(late: float) -> None:
     rate, threads_polled, now = 100.0, 0, 0.0
