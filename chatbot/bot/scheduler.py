@@ -10,6 +10,7 @@ import math
 import random
 from asyncio import current_task, get_running_loop, sleep
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -344,7 +345,7 @@ class Scheduler:
 
         An unexpected error is logged with its traceback and does not stop other lanes.
         """
-        context, is_first = self._context, True
+        context, is_first, variables = self._context, True, copy_context()
         following: Lane | None = lane
         while following is not None:
             lane, thread, begun_at, next_run = following, following.thread, get_running_loop().time(), NextRun()
@@ -369,7 +370,7 @@ class Scheduler:
                 del self.working[thread], self._scopes[thread]
                 context.monitor.lane_ended(thread)
             self._end_turn(lane, next_run, begun_at)
-            is_first, following = False, self._following()
+            is_first, following = False, self._following(variables)
 
     def _failed(self, lane: Lane, error: Exception) -> NextRun:
         context, thread = self._context, lane.thread
@@ -389,11 +390,17 @@ class Scheduler:
             self.schedule(thread)
         self.ended.notify()
 
-    def _following(self) -> Lane | None:
-        """Return the lane whose turn follows in the current task; None if none is due, or the task must end."""
+    def _following(self, variables: Context) -> Lane | None:
+        """Return the lane whose turn follows in the current task; None if none is due, or the task must end.
+
+        Args:
+            variables: The context variables with which the task began.
+        """
         task = current_task()
-        # A foreign cancellation has failed one turn only. It still counts on the task, which ends therefore.
-        lane = None if task is None or task.cancelling() else self._begin_turn()
+        # A foreign cancellation has failed one turn only. It still counts on the task, which ends therefore. So does a
+        # context variable that a filter has set: other threads would see it, and their log might show it.
+        is_spoiled = task is None or task.cancelling() or copy_context() != variables
+        lane = None if is_spoiled else self._begin_turn()
         if lane is not None and self._is_full:
             self._handlers.is_room_wanted = True
         else:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NoReturn
@@ -525,6 +526,31 @@ async def test_turns_of_other_threads_follow_one_that_is_cancelled_by_a_handler(
 
         said = [[text for user, text in room.emulator.texts(thread) if user == room.bot.user] for thread in threads]
         assert said == [["word"]] * 10
+
+
+async def test_what_a_filter_binds_to_its_context_is_not_seen_in_other_threads() -> None:
+    """As filters do that bind whom they have seen to the log, by `structlog.contextvars`."""
+    plugin, seen, found = Plugin("binder"), ContextVar[str]("seen"), list[str]()
+
+    def binds(event: Event) -> bool:
+        assert isinstance(event, MessageReceived)
+        found.append(seen.get("nothing"))
+        seen.set(event.message.content)
+        return True
+
+    @plugin.message(binds)
+    async def answer(ctx: Context) -> str:
+        return seen.get()
+
+    async with chat(plugin, settings=BotSettings(max_turns=1)) as room:
+        ann = room.user("Ann")
+        threads = [room.emulator.create_thread(ann.user, f"{number}", [room.bot.user]) for number in range(5)]
+        for thread in threads:
+            room.emulator.send(thread, ann.user, thread)
+        await room.advance(seconds=10)
+
+        assert found == ["nothing"] * 5
+        assert [room.emulator.texts(thread)[-1] for thread in threads] == [(room.bot.user, text) for text in threads]
 
 
 async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_user() -> None:
