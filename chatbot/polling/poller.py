@@ -385,10 +385,12 @@ class Poll:
             return await ask()
         except CancelledError:
             # Nothing but the interruption has cancelled the task. A scope that is cancelled as well goes on cancelling.
-            if self._reading is None and task is not None and task.uncancel() == 0:
+            if self._reading is None and task is not None and task.cancelling() == 1:
                 raise Interrupted from None
             raise
         finally:
+            if self._reading is None and task is not None:
+                task.uncancel()  # also if the request has ended all the same: nothing later may be taken for canceled
             self._reading = None
 
     async def _read_page(self, link: str | None) -> MessagePage:

@@ -217,6 +217,26 @@ async def test_a_look_that_is_interrupted_ends_in_the_middle_of_its_read() -> No
         assert not task.cancelling()
 
 
+async def test_an_interruption_leaves_nothing_on_the_task_although_the_request_ends_all_the_same() -> None:
+    async with scene() as stage:
+        stage.send("hello")
+        stage.emulator.faults.add("list_messages:latency=2")
+        look, task = stage.look(), asyncio.current_task()
+        assert task is not None
+
+        async def answer_late(*args: Any, **kwargs: Any) -> MessagePage:
+            try:
+                await anyio.sleep(5)
+            except asyncio.CancelledError:  # as what is read by a library that drops a cancellation
+                assert task.cancelling()
+            return await stage.service.list_messages(*args, **kwargs)
+
+        stage.list_messages = answer_late  # type: ignore[method-assign]
+        asyncio.get_running_loop().call_later(1, look.interrupt)
+        assert await contents(look) == [["hello"]]
+        assert not task.cancelling()
+
+
 async def test_a_scope_that_is_cancelled_together_with_a_look_ends_its_block() -> None:
     async with scene() as stage:
         stage.emulator.faults.add("list_messages:hang")
