@@ -266,6 +266,7 @@ class Dispatcher:
                 # Only answers count, and they count in the event's commit: an event that is retried counts once.
                 if buffer.keyed_actions:
                     await self._access.note_answer(event, unit_of_work)
+                handler = handler or self._by_name.get(_name_of(unit_of_work.pending))
                 return self._done(handler, event, buffer, is_owed=True)
         if people is not None:
             self._suggest(people, buffer)

@@ -2,7 +2,18 @@
 
 import pytest
 
-from chatbot import Ack, ChatMessage, Context, Event, MessageReceived, Plugin, SendMessage, SendReadReceipt, text
+from chatbot import (
+    Ack,
+    ChatMessage,
+    Context,
+    Dialog,
+    Event,
+    MessageReceived,
+    Plugin,
+    SendMessage,
+    SendReadReceipt,
+    text,
+)
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import talk
 
@@ -70,3 +81,19 @@ async def test_manual_receipts_are_sent_when_the_handler_says_so() -> None:
     handled = await stream.into(plugin, ack=Ack.MANUAL)
 
     assert handled.actions == [SendMessage("ok"), SendReadReceipt(yes.id), SendReadReceipt(no.id)]
+
+
+@pytest.mark.parametrize(("of_bot", "of_dialog"), [(Ack.MANUAL, Ack.HANDLED), (Ack.HANDLED, Ack.MANUAL)])
+async def test_the_answers_in_a_dialog_are_acknowledged_as_the_dialog_says(of_bot: Ack, of_dialog: Ack) -> None:
+    plugin = Plugin("a")
+
+    @plugin.command("ask", ack=of_dialog)
+    async def ask(talk: Dialog) -> str:
+        return f"Hi {await talk.ask('Who?')}"
+
+    handled = await talk("/ask", "Ann").into(plugin, ack=of_bot)
+
+    assert handled.replies == ["Who?", "Hi Ann"]
+    receipts = [action for action in handled.actions if isinstance(action, SendReadReceipt)]
+    assert len(receipts) == (2 if of_dialog is Ack.HANDLED else 0)
+    assert len(set(handled.handlers)) == 1
