@@ -413,6 +413,8 @@ class Lane:
                 self.poller.restart()
                 return NextRun(due_in=0.0)
             probe = self.presence.postpone_probe()
+        if not self.membership.is_out:  # the thread list has shown a change meanwhile, perhaps the bot's return
+            return NextRun(due_in=0.0)
         return NextRun(due_in=earliest(pause, probe))
 
     # ── outside threads ───────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from chatbot import ActionFailed, Context, Dialog, Plugin, State, ThreadJoined, 
 from chatbot.bot import BotSettings
 from chatbot.bot.membership import PROOF_SECONDS
 from chatbot.emulator import Quirks, World
-from chatbot.model import ThreadId
+from chatbot.model import Participant, ThreadId
 from chatbot.polling.cadence import Cadence
 from chatbot.service.back_off import FIRST_PAUSE
 from chatbot.stores import MemoryStore
@@ -391,6 +391,25 @@ async def test_erasing_a_user_reaches_everything_that_waits_for_the_bots_return(
         await room.advance(hours=1)
 
         assert "ring" not in room.replies
+
+
+async def test_a_return_that_is_listed_while_a_probe_fails_is_noticed() -> None:
+    async with chat(Guest()(), settings=BotSettings()) as room:
+        ann, faults = room.user("Ann"), room.emulator.faults
+        await ann.says("/count")
+        await ann.removes(room.bot)
+        await room.advance(minutes=1)
+        for fault in ("latency=3", "503"):
+            faults.add(f"list_participants:{fault},times=1,user={room.bot.user}")
+        begun = anyio.Event()
+        faults.end_listeners.append(begun.set)
+        await begun.wait()
+        await anyio.sleep(1)
+        await ann.service.add_participants(room.thread, [Participant(room.bot.user)])
+        await ann.service.send_message(room.thread, "/count")
+        await anyio.sleep(30)
+
+        assert room.replies == ["count 1", "count 2"]
 
 
 async def test_probes_become_rarer_and_end_with_the_retention() -> None:
