@@ -477,9 +477,10 @@ class RetryLoop:
             raise self.attempts.retry_after(pause)
         self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
         count = max(count, self.attempts.kills(event))
-        # After a handler that has killed the process, no error handler runs: it may be what kills the process.
+        # After a handler that has killed the process, no error handler runs: it may be what kills the process. Without
+        # an error none takes the event, and the person gets the apology.
         is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
-        last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
+        last_words = await self._give_up(event, outcome._replace(error=None) if is_deadly else outcome)
         # An unfinished streamed text always gets a note: the reply of an error handler, or the default one.
         broken = await broken_streams(self._context, self._commits, event, outcome, count)
         if last_words.handler != outcome.handler:

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from chatbot import ActionFailed, Context, Event, Plugin, Retry, ScheduleFired
+from chatbot.actions import APOLOGY
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, UserId
 from chatbot.stores import MemoryStore
@@ -68,6 +69,36 @@ async def test_a_kill_does_not_count_against_a_handler_that_waits_for_its_next_a
 
         assert room.replies == ["steady"]
         assert await store.dead_letters(room.bot.user) == []
+
+
+async def test_who_sent_what_kills_the_process_gets_the_apology_and_no_error_handler_runs() -> None:
+    plugin, store, begun = Plugin("deadly"), MemoryStore(), list[anyio.Event]()
+
+    @plugin.message()
+    async def deadly(ctx: Context) -> None:
+        begun[-1].set()
+        await anyio.sleep(60)
+
+    @plugin.error()
+    async def deadly_too(ctx: Context[Event], error: Exception) -> str:
+        return "never"
+
+    async with chat(plugin, store=store, apology=APOLOGY, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.kill()
+        await ann.says("one")
+        for _ in range(3):
+            begun.append(anyio.Event())
+            async with anyio.create_task_group() as group:
+                group.start_soon(room.start)
+                await begun[-1].wait()
+                await room.kill()
+        await room.start()
+
+        assert room.replies == [APOLOGY]
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler.endswith("deadly")
 
 
 async def test_an_event_that_ran_at_three_kills_in_a_row_is_dead_lettered_and_answered_when_retried() -> None:
