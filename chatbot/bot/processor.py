@@ -198,7 +198,7 @@ class EventProcessor:
             commit.append(MarkReceiptDue(self._state.key, due))
         await self.commits.commit([*commit, *self.retries.attempts.end()], seen)
         # Committed. Nothing below may fail: the retry loop would take it for a failure of the handler and run it again.
-        self.retries.attempts.committed()
+        self.retries.attempts.committed(event)
         if due is not None:
             self.commits.receipts.mark_due(due)
         if rows:

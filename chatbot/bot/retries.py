@@ -17,7 +17,7 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -58,8 +58,26 @@ class TryAgain(Exception):
         self.pause = pause
 
 
+MAX_FAILING: Final = 16
+"""Maximum number of events of a lane whose failures are counted: one message and one timer wait at a time, but those
+that are deleted or canceled meanwhile are never tried again."""
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Failures of one event.
+
+    Args:
+        count: Their number.
+        not_before: When the next attempt may begin, in seconds of the event loop's clock.
+    """
+
+    count: int = 0
+    not_before: float = 0.0
+
+
 class Attempts:
-    """Attempts of one lane at its current event.
+    """Attempts of one lane at its current event, and at those that wait for their next attempt.
 
     Args:
         thread: Key of the lane's thread.
@@ -75,7 +93,6 @@ class Attempts:
         "_event_key",
         "_failures",
         "_has_begun",
-        "_not_before",
         "_thread",
         "_unfinished",
         "handler",
@@ -90,8 +107,7 @@ class Attempts:
         self.is_recorded = False
         self._event_key = ""
         self.handler = ""
-        self._failures = 0
-        self._not_before = 0.0
+        self._failures: dict[str, _Failures] = {}
         self.is_suspicious = is_suspicious or unfinished is not None
 
     def check_pause(self, event: Event) -> None:
@@ -100,14 +116,15 @@ class Attempts:
         Raises:
             TryAgain: It is not.
         """
-        now = get_running_loop().time()
-        if event.key == self._event_key and now < self._not_before:
-            raise TryAgain(self._not_before - now)
+        failures, now = self._failures.get(event.key), get_running_loop().time()
+        if failures is not None and now < failures.not_before:
+            raise TryAgain(failures.not_before - now)
 
     @property
     def pause_left(self) -> float:
-        """Seconds until the current event may be retried; 0 if it may be now, or if there is none."""
-        return max(0.0, self._not_before - get_running_loop().time()) if self._not_before else 0.0
+        """Seconds until the event that failed last may be retried; 0 if it may be now, or if there is none."""
+        failures = self._failures.get(self._event_key)
+        return 0.0 if failures is None else max(0.0, failures.not_before - get_running_loop().time())
 
     def kills(self, event: Event) -> int:
         """Return how often a process has died while the handler of this event ran."""
@@ -147,27 +164,34 @@ class Attempts:
 
     def number(self, event: Event) -> int:
         """Return the number of the next attempt at this event, from 1."""
-        return self.kills(event) + (self._failures if event.key == self._event_key else 0) + 1
+        failures = self._failures.get(event.key)
+        return self.kills(event) + (failures.count if failures is not None else 0) + 1
 
     def failed(self, event: Event) -> int:
         """Count a failure; return its number, from 1."""
-        if event.key != self._event_key:
-            self._event_key, self._failures = event.key, 0
-        self._failures += 1
-        return self._failures
+        if event.key not in self._failures and len(self._failures) >= MAX_FAILING:
+            self._failures.pop(next(iter(self._failures)))
+        self._event_key = event.key
+        failures = self._failures.setdefault(event.key, _Failures())
+        failures.count += 1
+        return failures.count
 
     def retry_after(self, pause: float) -> TryAgain:
-        """Return the exception that makes the lane retry the event after this pause."""
-        self._not_before = get_running_loop().time() + pause
+        """Return the exception that makes the lane retry the event that failed last after this pause."""
+        self._failures[self._event_key].not_before = get_running_loop().time() + pause
         return TryAgain(pause)
 
     def end(self) -> list[Write]:
         """Return the writes for the commit that ends the attempt."""
         return [EndAttempt(self._thread)] if self._has_begun or self._unfinished else []
 
-    def committed(self) -> None:
-        """Reset after that commit has succeeded; the lane is no longer suspicious."""
-        self._event_key, self._failures, self._not_before = "", 0, 0.0
+    def committed(self, event: Event) -> None:
+        """Reset after that commit has succeeded; the lane is no longer suspicious.
+
+        The failures of other events stay counted: in a thread where much is said, a timer that keeps failing would
+        otherwise be retried for ever.
+        """
+        self._failures.pop(event.key, None)
         self._unfinished, self._has_begun, self.is_recorded, self.is_suspicious = None, False, False, False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 
+import anyio
 import pytest
 
 from chatbot import (
@@ -24,6 +25,7 @@ from chatbot import (
     UserState,
     regex,
 )
+from chatbot.bot import BotSettings
 from chatbot.emulator import World
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import RequestRetry
@@ -120,6 +122,37 @@ async def test_a_failing_timer_is_retried_then_dead_lettered_and_the_thread_cont
         assert room.replies == ["set", "set"]
         assert len(tries) == 2
         assert tries[0] == tries[1]
+
+
+@pytest.mark.virtual_time
+async def test_a_failing_timer_is_given_up_although_other_events_succeed_between_its_attempts() -> None:
+    plugin, tries = Plugin("failing"), list[datetime]()
+    pause = timedelta(seconds=30)
+
+    @plugin.timer(retry=Retry(attempts=3, first=pause, longest=pause))
+    async def fail(ctx: Context[TimerFired]) -> None:
+        tries.append(ctx.event.due)
+        raise RuntimeError("no")
+
+    @plugin.command("set")
+    async def start(ctx: Context) -> None:
+        await ctx.later(timedelta(seconds=5), fail)
+
+    @plugin.message()
+    async def answer(ctx: Context) -> str:
+        return ctx.text
+
+    store = MemoryStore()
+    async with chat(plugin, store=store, settings=BotSettings(), raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("/set")
+        for number in range(24):
+            room.emulator.send(room.thread, ann.user, f"{number}")
+            await anyio.sleep(5)
+
+        assert room.replies == [f"{number}" for number in range(24)]
+        assert len(tries) == 3
+        assert len(await store.dead_letters(room.bot.user)) == 1
 
 
 @pytest.mark.virtual_time
