@@ -593,7 +593,7 @@ def _facts_of(handler: Handler) -> Json:
 def _reason(handler: Handler) -> str:
     registration = handler.registration
     if registration.filter is not None:
-        return f"the filter {registration.filter!r} does not match"
+        return f"the filter {_shown(registration.filter)} does not match"
     return "the event does not match"
 
 
@@ -603,7 +603,12 @@ def _values_of(action: Action) -> Json:
 
 
 def _shown(value: object) -> str:
-    return _clipped(value if isinstance(value, str) else repr(value))
+    if isinstance(value, str):
+        return _clipped(value)
+    try:
+        return _clipped(repr(value))
+    except BaseException:  # it may be of a class of a plugin, and no event may fail of its own story
+        return f"<{type(value).__name__}>"
 
 
 def _clipped(text: str) -> str:

@@ -109,6 +109,53 @@ async def test_a_story_says_why_the_other_handlers_did_not_take_the_event(tmp_pa
     assert "echo" not in others
 
 
+MUTE = """
+from enum import Enum
+
+from chatbot import Context, Filter, Plugin
+
+plugin = Plugin("p")
+
+
+class Color(Enum):
+    RED = "red"
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class Never(Filter):
+    def match(self, view: object) -> None:
+        return None
+
+    __repr__ = Color.__repr__
+
+
+@plugin.command("paint")
+async def paint(ctx: Context, color: Color) -> str:
+    return color.value
+
+
+@plugin.message(Never())
+async def never(ctx: Context) -> None: ...
+
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return ctx.text
+"""
+
+
+async def test_a_story_goes_without_the_text_of_what_has_none(tmp_path: Path) -> None:
+    stories = Stories()
+    async with assembled(tmp_path, MUTE, stories=stories) as bot:
+        await bot.say("/paint red")
+        await bot.say("hi")
+
+    assert steps(of(stories, "/paint red"), "chosen")[0]["arguments"] == {"color": "<Color>"}
+    assert "<Never>" in steps(of(stories, "hi"), "skipped")[0]["reason"]
+
+
 async def test_a_failing_handler_leaves_its_traceback_its_retries_and_its_dead_letter(tmp_path: Path) -> None:
     stories = Stories()
     async with assembled(tmp_path, PLUGIN, stories=stories) as bot:
