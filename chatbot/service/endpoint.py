@@ -62,11 +62,24 @@ def check_endpoint(text: str) -> str:
         ConfigError: it is not an http(s) address of a host, or it is plain http to another machine.
     """
     url = split_url(text if "://" in text else f"https://{text}")
-    if url is None or url.path not in ("", "/") or url.query or url.fragment:
+    netloc = None if url is None else _in_ascii(url.netloc.lower())
+    if url is None or netloc is None or url.path not in ("", "/") or url.query or url.fragment:
         msg = f"{_shown(text)} is not an endpoint of the chat service; expected https://NAME.communication.azure.com"
         raise ConfigError(msg)
     check_transport_security(url)
-    return f"{url.scheme}://{url.netloc.lower()}"
+    return f"{url.scheme}://{netloc}"
+
+
+def _in_ascii(netloc: str) -> str | None:
+    """Return a host and port as they are sent, and as the service's links have them; None if that is not possible."""
+    if netloc.isascii():
+        return netloc
+    from yarl import URL  # here: nearly no endpoint needs it
+
+    try:
+        return URL(f"https://{netloc}").raw_authority
+    except ValueError:
+        return None
 
 
 def check_access_key(text: str) -> str:

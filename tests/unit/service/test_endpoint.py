@@ -79,6 +79,12 @@ def test_plain_http_is_refused_to_other_machines(host: str) -> None:
     assert not is_loopback(host)
 
 
+def test_a_host_is_kept_as_it_is_sent() -> None:
+    assert check_endpoint("https://Bücher.example:8443/") == "https://xn--bcher-kva.example:8443"
+    with pytest.raises(ConfigError, match="is not an endpoint"):
+        check_endpoint(f"https://{'ü' * 70}.example")
+
+
 @pytest.mark.parametrize("quotes", ['""', "''", "“”", "‘’", '"', "``"])
 def test_quotation_marks_are_named_as_the_mistake(quotes: str) -> None:
     text = f"endpoint=https://contoso.communication.azure.com/;accesskey={KEY}"
