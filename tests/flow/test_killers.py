@@ -71,6 +71,16 @@ async def test_a_kill_does_not_count_against_a_handler_that_waits_for_its_next_a
         assert await store.dead_letters(room.bot.user) == []
 
 
+async def kill_three_times(room: Room, begun: list[anyio.Event]) -> None:
+    """Start the process and kill it while its handler runs, which sets the last event, three times."""
+    for _ in range(3):
+        begun.append(anyio.Event())
+        async with anyio.create_task_group() as group:
+            group.start_soon(room.start)
+            await begun[-1].wait()
+            await room.kill()
+
+
 async def test_who_sent_what_kills_the_process_gets_the_apology_and_no_error_handler_runs() -> None:
     plugin, store, begun = Plugin("deadly"), MemoryStore(), list[anyio.Event]()
 
@@ -88,12 +98,7 @@ async def test_who_sent_what_kills_the_process_gets_the_apology_and_no_error_han
         await ann.joins()
         await room.kill()
         await ann.says("one")
-        for _ in range(3):
-            begun.append(anyio.Event())
-            async with anyio.create_task_group() as group:
-                group.start_soon(room.start)
-                await begun[-1].wait()
-                await room.kill()
+        await kill_three_times(room, begun)
         await room.start()
 
         assert room.replies == [APOLOGY]
@@ -115,12 +120,7 @@ async def test_an_event_that_ran_at_three_kills_in_a_row_is_dead_lettered_and_an
         await ann.joins()
         await room.kill()
         await ann.says("one")
-        for _ in range(3):
-            begun.append(anyio.Event())
-            async with anyio.create_task_group() as group:
-                group.start_soon(room.start)
-                await begun[-1].wait()
-                await room.kill()
+        await kill_three_times(room, begun)
         await ann.says("two")
         begun.append(anyio.Event())
         await room.start()
