@@ -196,7 +196,7 @@ class EventProcessor:
         commit: list[Write] = [*writes, *further, *outcome.writes, *(Enqueue(row) for row in rows)]
         if due is not None:
             commit.append(MarkReceiptDue(self._state.key, due))
-        await self.commits.commit([*commit, *self.retries.attempts.end()], seen)
+        await self.commits.commit([*commit, *self.retries.attempts.end(event)], seen)
         # Committed. Nothing below may fail: the retry loop would take it for a failure of the handler and run it again.
         self.retries.attempts.committed(event)
         if due is not None:

@@ -1,7 +1,7 @@
 """Count the attempts at an event, and decide after a failure: another attempt, or a dead letter.
 
 Attempts are counted in memory. After a process that died, each lane also records an attempt in the store *before*
-its handler runs, until one of its commits has succeeded: a handler that kills the process also ends as a dead letter.
+its handler runs, until an event of this kind is committed: a handler that kills the process also ends as a dead letter.
 Handlers that were running when the process died run one at a time from then on, so that only the handler at fault is
 counted again. A handler that was waiting for its next attempt is not counted.
 
@@ -82,7 +82,7 @@ class Attempts:
     Args:
         thread: Key of the lane's thread.
         unfinished: Attempt that an earlier process recorded before it died.
-        is_suspicious: The last process died, and this lane has not committed since.
+        is_suspicious: The last process died, so handlers are recorded until those of their kind have proved harmless.
 
     Attributes:
         handler: The handler or error handler that is recorded.
@@ -93,11 +93,12 @@ class Attempts:
         "_event_key",
         "_failures",
         "_has_begun",
+        "_is_suspicious",
+        "_proven",
         "_thread",
         "_unfinished",
         "handler",
         "is_recorded",
-        "is_suspicious",
     )
 
     def __init__(self, thread: ThreadId, unfinished: Attempt | None, *, is_suspicious: bool) -> None:
@@ -108,7 +109,17 @@ class Attempts:
         self._event_key = ""
         self.handler = ""
         self._failures: dict[str, _Failures] = {}
-        self.is_suspicious = is_suspicious or unfinished is not None
+        self._is_suspicious = is_suspicious or unfinished is not None
+        self._proven: frozenset[str] = frozenset()
+
+    def suspects(self, event: Event) -> bool:
+        """Return whether the handler of this event may have killed the last process.
+
+        Events of one kind come in order: the first after a start is the one that ran when the process died. What is
+        committed of another kind proves nothing; otherwise, a timer that kills the process would never be given up
+        in a thread where people talk.
+        """
+        return self._is_suspicious and _kind(event.key) not in self._proven
 
     def check_pause(self, event: Event) -> None:
         """Check that the event's pause is over.
@@ -160,7 +171,16 @@ class Attempts:
         """Return the write that clears the record after a failure: the process survived this attempt."""
         self.is_recorded = False
         known = self._of(event)
-        return BeginAttempt(self._thread, known) if known.count or known.cuts else EndAttempt(self._thread)
+        if not (known.count or known.cuts):
+            return self._forget_or_restore(event)
+        return BeginAttempt(self._thread, known)
+
+    def _forget_or_restore(self, event: Event) -> Write:
+        """Return the write that ends the record of an event, of which a lane has one at a time."""
+        known = self._unfinished
+        if known is None or _kind(known.event_key) == _kind(event.key):
+            return EndAttempt(self._thread)
+        return BeginAttempt(self._thread, known)
 
     def number(self, event: Event) -> int:
         """Return the number of the next attempt at this event, from 1."""
@@ -181,18 +201,29 @@ class Attempts:
         self._failures[self._event_key].not_before = get_running_loop().time() + pause
         return TryAgain(pause)
 
-    def end(self) -> list[Write]:
+    def end(self, event: Event) -> list[Write]:
         """Return the writes for the commit that ends the attempt."""
-        return [EndAttempt(self._thread)] if self._has_begun or self._unfinished else []
+        return [self._forget_or_restore(event)] if self._has_begun or self._unfinished else []
 
     def committed(self, event: Event) -> None:
-        """Reset after that commit has succeeded; the lane is no longer suspicious.
+        """Reset after that commit has succeeded; events of this kind are no longer suspicious.
 
         The failures of other events stay counted: in a thread where much is said, a timer that keeps failing would
         otherwise be retried for ever.
         """
         self._failures.pop(event.key, None)
-        self._unfinished, self._has_begun, self.is_recorded, self.is_suspicious = None, False, False, False
+        self._has_begun = self.is_recorded = False
+        if self._is_suspicious:
+            kind = _kind(event.key)
+            self._proven |= {kind}
+            if self._unfinished is not None and _kind(self._unfinished.event_key) == kind:
+                self._unfinished = None
+
+
+def _kind(event_key: str) -> str:
+    """Return what events come in order with one of this key: "" for messages, otherwise for example "timer"."""
+    kind, colon, _ = event_key.partition(":")
+    return kind if colon else ""
 
 
 ABANDONED_PAUSE: Final = 30.0
@@ -387,7 +418,7 @@ class RetryLoop:
     def _limits(self, event: Event) -> RunLimits:
         # Handlers of the start have no time limit: the resources that they wait for may take long.
         timeout = None if isinstance(event, BotStarted) else self._context.settings.timeout
-        before = partial(self._record_start, event) if self.attempts.is_suspicious else None
+        before = partial(self._record_start, event) if self.attempts.suspects(event) else None
         return RunLimits(
             timeout,
             partial(self._slow, event),
@@ -465,7 +496,7 @@ class RetryLoop:
             StoreError: The attempt could not be recorded; the handler did not run.
         """
         attempts = self.attempts
-        if not attempts.is_suspicious:
+        if not attempts.suspects(event):
             return await self.handle(event)
         if attempts.kills(event) >= MAX_KILLS:
             return _killed_by(attempts.last_handler(event))

@@ -9,7 +9,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from chatbot import ActionFailed, Context, Event, Plugin, Retry, ScheduleFired
+from chatbot import Ack, ActionFailed, Context, Event, Plugin, Retry, ScheduleFired, TimerFired
 from chatbot.actions import APOLOGY
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, UserId
@@ -138,6 +138,42 @@ async def test_an_event_that_ran_at_three_kills_in_a_row_is_dead_lettered_and_an
 
         assert room.replies == ["two at last", "one at last"]
         assert await store.dead_letters(room.bot.user) == []
+
+
+@pytest.mark.parametrize("ack", list(Ack))
+async def test_a_timer_that_kills_the_process_is_given_up_although_people_talk_in_its_thread(ack: Ack) -> None:
+    plugin, store, begun = Plugin("alarm"), MemoryStore(), list[anyio.Event]()
+
+    @plugin.timer
+    async def ring(ctx: Context[TimerFired]) -> None:
+        begun[-1].set()
+        await anyio.sleep(60)
+
+    @plugin.message(ack=ack)
+    async def answer(ctx: Context) -> str:
+        if ctx.text == "wind it":
+            await ctx.later(timedelta(minutes=1), ring)
+        return f"{ctx.text}?"
+
+    async with chat(plugin, store=store) as room:
+        ann = room.user("Ann")
+        await ann.says("wind it")
+        await room.kill()
+        await anyio.sleep(100)
+        for number in range(3):
+            room.emulator.send(room.thread, ann.user, f"{number}")
+            begun.append(anyio.Event())
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(room.start)
+                await begun[-1].wait()
+                await room.kill()
+        room.emulator.send(room.thread, ann.user, "last")
+        await room.start()
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.attempts == 3
+        assert letter.handler.endswith("ring")
+        assert room.replies == ["wind it?", "0?", "1?", "2?", "last?"]
 
 
 async def test_after_a_kill_threads_do_not_wait_for_the_slow_handlers_of_others() -> None:
