@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from chatbot.conversation import UnitOfWork
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
@@ -88,6 +88,13 @@ class CrashableProcess(BotProcess):
         if self._has_crashed:
             self._is_up = anyio.Event()
         self.crash()
+
+    async def start(self, group: TaskGroup) -> None:
+        """Start the bots as `BotProcess.start` does; bots that are being started again after a crash are waited for."""
+        if self._is_up.is_set():
+            await super().start(group)
+        while not self._is_up.is_set():
+            await self._is_up.wait()
 
     async def kill(self) -> None:
         """Kill the bots as `BotProcess.kill` does; they are not started again."""

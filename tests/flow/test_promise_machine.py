@@ -326,6 +326,13 @@ def told(stories: int) -> settings:
     )
 
 
+@pytest.mark.parametrize("points", range(1, 5))
+def test_bots_that_crash_while_they_are_started_come_up_once(points: int) -> None:
+    story = Promise()
+    story.steps = [Story.stop, lambda story: story.doom(points), Story.start]
+    story.teardown()
+
+
 class TestPromise(Promise.TestCase):
     """Hypothesis' own kind of test."""
 
