@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import client, end_to_end, results, silence
+from tests.benchmarks import client, dispatch, end_to_end, results, silence
 from tests.benchmarks.frame import ROOT, Row
 from tests.benchmarks.latency import BOTS, COST, LOOPBACK, RECORDED, SIZES
 from tests.benchmarks.playground import FORK_ENDS, LINES
@@ -347,6 +347,41 @@ def _ratio(row: Row | None) -> str:
     return MISSING if row is None or row.ratio is None else f"{row.ratio:.2f}"
 
 
+# ── dispatch, and a burst ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dispatch(rows: Sequence[Row]) -> str:
+    text, command = ({row.rival: row for row in rows if row.name == title} for title in dispatch.KINDS.values())
+    own = [MISSING if not found else _microseconds(next(iter(found.values())).value) for found in (text, command)]
+    lines = [["**chatbot**", own[0], "", own[1], ""]]
+    for rival in sorted({**text, **command}, key=lambda name: (name != dispatch.BARE, name.lower())):
+        cells: list[str] = []
+        for found in (text.get(rival), command.get(rival)):
+            if found is None or found.ratio is None:
+                cells += [MISSING, MISSING]
+            else:
+                cells += [_microseconds(found.rival_value), f"{found.ratio:.2g}"]
+        lines.append([rival, *cells])
+    return _table(["", "text, µs", "ours / theirs", "command, µs", "ours / theirs"], lines)
+
+
+def _burst(rows: Sequence[Row]) -> str:
+    values = _values(rows)
+    share = next((row.ratio for row in rows if row.rival == "the quotas' optimum"), None)
+    polls = values.get("polls for each answer")
+    text = (
+        f"In a burst, {_number(values.get('answered, from the first poll to the last reply'))} words a second are "
+        f"answered by the clock, {_number(values.get('answered, by the processor time of the bot'))} for each second "
+        f"of the bot's core, with {MISSING if polls is None else f'{polls:.1f}'} polls for each answer. In the minute "
+        f"that follows, {MISSING if share is None else f'{share:.2f}'} of what the quotas allow are answered."
+    )
+    return _paragraph(text)
+
+
+def _microseconds(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
+
+
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -389,6 +424,8 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     "silence": ("silence", _silence),
     "fork": ("playground", _fork),
     "calls": ("client", _calls),
+    "dispatch": ("dispatch", _dispatch),
+    "burst": ("burst", _burst),
     "message": ("end_to_end", _message),
     "postgres-commits": ("postgres", _postgres_commits),
     "postgres-cost": ("postgres", _postgres_cost),
