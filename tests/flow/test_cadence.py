@@ -108,20 +108,30 @@ async def test_an_explicit_interval_of_a_second_is_a_second() -> None:
         assert 59 <= len(calls_of(room, "list_threads", begun)) <= 61
 
 
+FRACTIONS = (0.0, 0.2, 0.5, 0.999)
+"""Parts of a second at which people speak: timestamps are floored to seconds."""
+
+
+async def said_and_covered(room: Room, fraction: float) -> tuple[int, int]:
+    """Speak once, and return when, and when the one poll began that follows the first; both in epoch ms."""
+    await room.advance(seconds=60 - room.stage.clock() % 60 + fraction)
+    said = room.emulator.send(room.thread, room.user("Ann").user, f"{fraction}")
+    await room.advance(seconds=30)
+
+    first, *others = polls_of(room, room.thread, said / 1000)
+    assert first - said <= 310
+    assert len(others) == 1
+    return said, others[0]
+
+
 async def test_a_stamp_is_answered_by_one_poll_at_once_and_one_that_covers_it() -> None:
     async with chat(listener(), settings=ON_DEMAND) as room:
-        ann = room.user("Ann")
-        await ann.says("hi")
+        await room.user("Ann").says("hi")
         await room.advance(minutes=1)
-        for fraction in (0.0, 0.2, 0.5, 0.999):
-            await room.advance(seconds=60 - room.stage.clock() % 60 + fraction)
-            said = room.emulator.send(room.thread, ann.user, f"{fraction}")
-            await room.advance(seconds=30)
+        for fraction in FRACTIONS:
+            said, cover = await said_and_covered(room, fraction)
 
-            first, *others = polls_of(room, room.thread, said / 1000)
-            assert first - said <= 310
-            assert len(others) == 1
-            assert others[0] >= said // 1000 * 1000 + 2000
+            assert cover >= said // 1000 * 1000 + 2000
 
 
 async def test_the_reply_of_the_bot_calls_for_no_poll_but_the_covering_one() -> None:
@@ -133,17 +143,11 @@ async def test_the_reply_of_the_bot_calls_for_no_poll_but_the_covering_one() -> 
         return ctx.text
 
     async with chat(slow, settings=ON_DEMAND) as room:
-        ann = room.user("Ann")
-        await ann.says("hi")
-        for fraction in (0.0, 0.2, 0.5, 0.999):
-            await room.advance(seconds=60 - room.stage.clock() % 60 + fraction)
-            said = room.emulator.send(room.thread, ann.user, f"{fraction}")
-            await room.advance(seconds=30)
+        await room.user("Ann").says("hi")
+        for fraction in FRACTIONS:
+            said, cover = await said_and_covered(room, fraction)
 
-            first, *others = polls_of(room, room.thread, said / 1000)
-            assert first - said <= 310
-            assert len(others) == 1
-            assert others[0] >= (said + 700) // 1000 * 1000 + 2000
+            assert cover >= (said + 700) // 1000 * 1000 + 2000
             assert room.replies[-1] == f"{fraction}"
 
 

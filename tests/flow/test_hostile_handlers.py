@@ -491,33 +491,29 @@ async def test_a_bot_whose_loops_are_cancelled_by_a_handler_crashes_with_the_rea
     assert {type(error) for error in caught.value.exceptions} == {AbnormalExit}
 
 
-async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
+def sweeper() -> Plugin:
+    """Return a plugin that answers, and cancels all turns at the first message that it gets."""
     plugin, swept = Plugin("sweeper"), list[str]()
 
     @plugin.message()
     async def sweep(ctx: Context) -> str:
         if not swept:
             swept.append(ctx.text)
-            cancel_tasks("Scheduler._turn")
+            cancel_tasks("Scheduler._turns")
         return ctx.text
 
-    async with chat(plugin, raise_failures=False) as room:
+    return plugin
+
+
+async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
+    async with chat(sweeper(), raise_failures=False) as room:
         await room.user("Ann").says("one", "two")
 
         assert room.replies == ["one", "two"]
 
 
 async def test_turns_of_other_threads_follow_one_that_is_cancelled_by_a_handler() -> None:
-    plugin, swept = Plugin("sweeper"), list[str]()
-
-    @plugin.message()
-    async def sweep(ctx: Context) -> str:
-        if not swept:
-            swept.append(ctx.text)
-            cancel_tasks("Scheduler._turn")
-        return ctx.text
-
-    async with chat(plugin, settings=BotSettings(max_turns=1), raise_failures=False) as room:
+    async with chat(sweeper(), settings=BotSettings(max_turns=1), raise_failures=False) as room:
         ann = room.user("Ann")
         threads = [room.emulator.create_thread(ann.user, f"{number}", [room.bot.user]) for number in range(10)]
         for thread in threads:
