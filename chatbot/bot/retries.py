@@ -146,9 +146,8 @@ class Attempts:
         return self._of(event).cuts
 
     def _of(self, event: Event) -> Attempt:
-        return (
-            self._unfinished if self._unfinished and self._unfinished.event_key == event.key else Attempt(event.key, 0)
-        )
+        known = self._unfinished
+        return known if known is not None and known.event_key == event.key else Attempt(event.key, 0)
 
     def last_handler(self, event: Event) -> str:
         """Return the handler that ran when an earlier process died or was stopped; "" if unknown."""
@@ -177,10 +176,13 @@ class Attempts:
 
     def _forget_or_restore(self, event: Event) -> Write:
         """Return the write that ends the record of an event, of which a lane has one at a time."""
+        other = self._unfinished_of_another_kind(event)
+        return EndAttempt(self._thread) if other is None else BeginAttempt(self._thread, other)
+
+    def _unfinished_of_another_kind(self, event: Event) -> Attempt | None:
+        """Return the unfinished attempt that the commit of an event does not end; None if there is none."""
         known = self._unfinished
-        if known is None or _kind(known.event_key) == _kind(event.key):
-            return EndAttempt(self._thread)
-        return BeginAttempt(self._thread, known)
+        return None if known is None or _kind(known.event_key) == _kind(event.key) else known
 
     def number(self, event: Event) -> int:
         """Return the number of the next attempt at this event, from 1."""
@@ -214,10 +216,8 @@ class Attempts:
         self._failures.pop(event.key, None)
         self._has_begun = self.is_recorded = False
         if self._is_suspicious:
-            kind = _kind(event.key)
-            self._proven |= {kind}
-            if self._unfinished is not None and _kind(self._unfinished.event_key) == kind:
-                self._unfinished = None
+            self._proven |= {_kind(event.key)}
+            self._unfinished = self._unfinished_of_another_kind(event)
 
 
 def _kind(event_key: str) -> str:
