@@ -43,10 +43,17 @@ anyio.run(main)
 """
 
 
+LOGGING_ELSEWHERE = """\
+import structlog, sys
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+"""
+"""What the store logs, at any time, must not get between the lines of a script."""
+
+
 def script_process(script: str, url: str) -> subprocess.Popen[str]:
     """Start a script that uses a store, and talks with its test line by line."""
     return subprocess.Popen(
-        [sys.executable, "-c", script, url],
+        [sys.executable, "-c", LOGGING_ELSEWHERE + script, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -111,7 +118,7 @@ async def test_what_a_paused_process_writes_after_another_took_over_is_refused(p
     finally:
         end(process)
 
-    answer = answer.splitlines()[-1]  # behind the log
+    answer = answer.splitlines()[-1]
     assert answer.startswith("StoreInUse another chatbot has taken over the store"), answer
     assert answer.endswith(" False")
     assert seen == {}
