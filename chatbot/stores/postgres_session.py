@@ -146,6 +146,8 @@ class StoreSession:
     async def open(self) -> Connection:
         """Take the lock, migrate the tables and register; return the connection for commits.
 
+        The caller must call `close` even if this fails or is cancelled.
+
         Raises:
             StoreInUse: other processes use the store, and not in a way that can be shared.
             StoreError: the store cannot be used.
@@ -157,10 +159,9 @@ class StoreSession:
             self._beating = asyncio.create_task(self._beat(), name="store beat")
             connection = await self._begin(is_first=True)
             await self._announce(connection)
-        except BaseException as error:
-            await self.close(is_orderly=False, untouched=[])
-            if isinstance(error, StoreError) or not isinstance(error, Exception):
-                raise
+        except StoreError:
+            raise
+        except Exception as error:
             raise self.server.explain(error, "open") from error
         self._wake.set()
         return connection
